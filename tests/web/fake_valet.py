@@ -1,0 +1,435 @@
+"""A valet in memory: the same words, errors and order of things as the real one, without providers.
+
+It holds models as values; a pause moves them to what is to be brought back, a resume returns them.
+Facts go through the real activity, so that followers fold as they do in the product.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from tray_valet.core import events as ev
+from tray_valet.core import holds as hold_rules
+from tray_valet.core.commands import CatalogEntry, KnownGame, RecordedFact
+from tray_valet.core.config import Settings
+from tray_valet.core.config_changes import read_change
+from tray_valet.core.config_layers import build_settings
+from tray_valet.core.config_tree import Origin, Place, from_plain
+from tray_valet.core.errors import GameRunning, Paused, Refused, UnknownModel, ValetError
+from tray_valet.core.holds import GameCause, Hold, HoldKind, Holds, ProgramCause, UserCause
+from tray_valet.core.journal import JournalEntry, entry_of
+from tray_valet.core.metrics import DiskSample, GpuSample, HostSample, MachineSample
+from tray_valet.core.models import (
+    Condition,
+    ConditionType,
+    InstalledModel,
+    LoadedModel,
+    ModelRef,
+    ProviderKind,
+    Upstream,
+)
+from tray_valet.core.snapshot import (
+    ActivityEntry,
+    GameView,
+    HoldView,
+    PauseReport,
+    ProviderView,
+    SignalView,
+    Snapshot,
+)
+from tray_valet.core.watchdog import State
+from tray_valet.services.activity import Activity
+
+GIB = 2**30
+
+
+class FakeClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_s(self) -> float:
+        return 1_700_000_000.0 + self.now_s
+
+
+class FakeLease:
+    """A lease that a test can revoke."""
+
+    def __init__(self, ref: ModelRef, upstream: Upstream) -> None:
+        self.ref = ref
+        self.upstream = upstream
+        self.reason = "“" + str(ref) + "” is loaded"
+        self.revoked_by: ValetError | None = None
+        self._revoked = asyncio.Event()
+
+    def revoke(self, error: ValetError) -> None:
+        self.revoked_by = error
+        self._revoked.set()
+
+    async def wait_revoked(self) -> ValetError:
+        await self._revoked.wait()
+        assert self.revoked_by is not None
+        return self.revoked_by
+
+
+class FakeValet:
+    """See the module. `fails` makes the named command raise; `upstream_url` is where leases lead."""
+
+    def __init__(self, *, settings: Settings | None = None, clock: FakeClock | None = None) -> None:
+        self.settings = settings or Settings()
+        self.clock = clock or FakeClock()
+        self.recorder = Activity(self.clock)
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.fails: dict[str, ValetError] = {}
+        self.upstream_url = "http://127.0.0.1:9"
+        self.leases: list[FakeLease] = []
+        self.admitting: asyncio.Event | None = None  # admissions wait for it
+        self.is_admission_cancelled = False
+        self.in_flight = 0
+        self.quit_requested = False
+        self.provider_state = "ready"
+        self.state_after_pause = State.PAUSED
+        self.models = {
+            "llama3:latest": InstalledModel(
+                name="llama3:latest", size_bytes=4 * GIB, context_length=8192, digest="sha256:ab"
+            ),
+            "hf.co/user/model:Q4": InstalledModel(name="hf.co/user/model:Q4", size_bytes=GIB),
+        }
+        self.loaded: dict[str, LoadedModel] = {}
+        self.to_bring_back: tuple[JournalEntry, ...] = ()
+        self.holds = Holds()
+        self.games: tuple[GameView, ...] = ()
+        self.state = State.RUNNING
+        self.last_reason = ""
+        self.last_pause: PauseReport | None = None
+        self._next_hold = 1
+
+    # -- what is --------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            version="1.2.3",
+            taken_at=self.clock.wall_s(),
+            state=self.state,
+            since=self.clock.wall_s(),
+            last_reason=self.last_reason,
+            title="Ready",
+            line="llama3:latest is loaded.",
+            holds=tuple(
+                HoldView(
+                    hold=hold,
+                    is_overridden=hold.id in self.holds.overridden,
+                    text=_words(hold),
+                    expires_in_s=None
+                    if hold.expires_at_s is None
+                    else hold.expires_at_s - self.clock.monotonic_s(),
+                )
+                for hold in self.holds.active
+            ),
+            games=self.games,
+            providers=(
+                ProviderView(
+                    name="ollama",
+                    kind=ProviderKind.OLLAMA,
+                    url="http://127.0.0.1:11434",
+                    is_local=True,
+                    state=self.provider_state,
+                    version="0.12.0",
+                    conditions=(
+                        Condition(type=ConditionType.RELOADED, reason="A client loads past us.", since=1.0),
+                    ),
+                    loaded=tuple(self.loaded.values()),
+                ),
+            ),
+            to_bring_back=self.to_bring_back,
+            last_pause=self.last_pause,
+            sample=_sample(self.clock.wall_s()),
+            signals=(_SIGNAL,),
+            process_source="poll 4 Hz",
+            control_url="http://127.0.0.1:8765",
+            router_url="http://127.0.0.1:8766",
+            in_flight=self.in_flight,
+        )
+
+    def activity(self, limit: int = 200) -> tuple[ActivityEntry, ...]:
+        return self.recorder.entries(limit)
+
+    def follow(self) -> AsyncIterator[Snapshot | RecordedFact]:
+        return self.recorder.follow(self.snapshot)
+
+    async def sample(self) -> MachineSample:
+        return _sample(self.clock.wall_s())
+
+    async def installed(self) -> tuple[tuple[str, InstalledModel], ...]:
+        return tuple(("ollama", model) for model in self.models.values())
+
+    def known_games(self) -> tuple[KnownGame, ...]:
+        return (
+            KnownGame(
+                key="steam:1145360",
+                name="Lantern Keep",
+                store="steam",
+                appid="1145360",
+                path="/games/Lantern Keep",
+                kind="game",
+                action="on",
+            ),
+        )
+
+    def can_pull_to(self) -> str:
+        return "/"
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        return tuple(
+            CatalogEntry(
+                name=name,
+                ref=ModelRef("ollama", name),
+                status="ready" if name in self.loaded else "off",
+                size_bytes=model.size_bytes,
+                context_length=model.context_length,
+            )
+            for name, model in self.models.items()
+        )
+
+    # -- commands -------------------------------------------------------------------------------------
+
+    async def pause(
+        self,
+        *,
+        reason: str = "",
+        is_forced: bool = False,
+        for_s: float | None = None,
+        pid: int | None = None,
+    ) -> State:
+        self._called("pause", reason=reason, is_forced=is_forced, for_s=for_s, pid=pid)
+        hold = self._hold(HoldKind.USER, "user", UserCause(reason=reason), for_s)
+        self._place(hold, "manual pause")
+        self.state = self.state_after_pause
+        return self.state
+
+    async def resume(self) -> State:
+        self._called("resume")
+        self.holds = hold_rules.resume_by_user(self.holds)
+        self._back()
+        return self.state
+
+    async def load(
+        self,
+        model: str,
+        *,
+        num_ctx: int | None = None,
+        provider: str | None = None,
+        override: bool = False,
+    ) -> tuple[ModelRef, LoadedModel]:
+        self._called("load", model=model, num_ctx=num_ctx, provider=provider, override=override)
+        if provider not in (None, "ollama"):
+            raise UnknownModel(f"There is no provider {provider!r}.", param="provider")
+        name = self._canonical(model)
+        if self.games and not override:
+            raise GameRunning(
+                f"{self.games[0].name} is running.", remedy="Send override to load all the same."
+            )
+        loaded = LoadedModel(
+            name=name,
+            size_bytes=4 * GIB,
+            vram_bytes=3 * GIB,
+            context_length=num_ctx or 4096,
+            ttl_left_s=300.0,
+        )
+        self.loaded[name] = loaded
+        self.recorder.record(ev.ModelLoaded(model=name, took_s=1.5, size_bytes=loaded.size_bytes))
+        return ModelRef("ollama", name), loaded
+
+    async def unload(self, model: str | None = None, *, provider: str | None = None) -> tuple[ModelRef, ...]:
+        self._called("unload", model=model, provider=provider)
+        names = list(self.loaded) if model is None else [self._canonical(model)]
+        return tuple(ModelRef("ollama", name) for name in names if self.loaded.pop(name, None))
+
+    async def place_hold(
+        self, *, owner: str, reason: str = "", ttl_s: float | None = None, pid: int | None = None
+    ) -> Hold:
+        self._called("place_hold", owner=owner, reason=reason, ttl_s=ttl_s, pid=pid)
+        hold = self._hold(HoldKind.USER, owner, ProgramCause(owner=owner, reason=reason), ttl_s)
+        self._place(hold, f"{owner} asked")
+        self.state = State.PAUSED
+        return hold
+
+    async def end_hold(self, hold_id: str) -> None:
+        self._called("end_hold", hold_id=hold_id)
+        hold = hold_rules.find(self.holds, hold_id)
+        if hold.kind is HoldKind.GAME:
+            raise Refused("The hold of a game ends with the game.", param="id")
+        self.holds = hold_rules.end(self.holds, hold_id, self.clock.monotonic_s())
+        if not hold_rules.in_effect(self.holds):
+            self._back()
+
+    async def update_settings(self, partial: Mapping[str, Any]) -> Settings:
+        self._called("update_settings", partial=partial)
+        before = from_plain(msgspec.to_builtins(self.settings), Place(Origin.FILE))
+        self.settings = build_settings(before, read_change(partial))
+        return self.settings
+
+    @asynccontextmanager
+    async def admit(self, model: str, *, client: str = "") -> AsyncIterator[FakeLease]:
+        self._called("admit", model=model, client=client)
+        name = self._canonical(model)
+        if hold_rules.in_effect(self.holds):
+            raise Paused(f"The models are set aside: {self.last_reason}.", retry_after_s=42.0)
+        if self.admitting is not None:
+            try:
+                await self.admitting.wait()
+            except asyncio.CancelledError:
+                self.is_admission_cancelled = True
+                raise
+        upstream = Upstream(base_url=self.upstream_url, model=name, headers={"X-Engine": "fake"})
+        lease = FakeLease(ModelRef("ollama", name), upstream)
+        self.leases.append(lease)
+        self.in_flight += 1
+        try:
+            yield lease
+        finally:
+            self.in_flight -= 1
+
+    def request_quit(self) -> None:
+        self._called("request_quit")
+        self.quit_requested = True
+
+    # -- what tests do to it --------------------------------------------------------------------------
+
+    def start_game(self, name: str = "Lantern Keep") -> None:
+        cause = GameCause(name=name, place=f"steamapps/common/{name}")
+        hold = Hold(
+            id="game:steam:1145360", kind=HoldKind.GAME, owner="valet", cause=cause, since=self.clock.wall_s()
+        )
+        self.games = (
+            GameView(
+                key="steam:1145360",
+                name=name,
+                store="steam",
+                appid="1145360",
+                rule="steam library",
+                action="on",
+                pids=(4321,),
+                since=self.clock.wall_s(),
+            ),
+        )
+        self.recorder.record(ev.GameStarted(name=name, key="steam:1145360"))
+        self._place(hold, f"game detected — steamapps/common/{name}")
+        self.state = State.PAUSED
+
+    def called(self, name: str) -> list[dict[str, Any]]:
+        return [arguments for command, arguments in self.calls if command == name]
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    def _called(self, name: str, **arguments: Any) -> None:
+        self.calls.append((name, arguments))
+        if name in self.fails:
+            raise self.fails[name]
+
+    def _canonical(self, model: str) -> str:
+        name = model.removeprefix("ollama/")
+        for candidate in (name, f"{name}:latest"):
+            if candidate in self.models:
+                return candidate
+        raise UnknownModel(f"There is no model “{model}”.", param="model")
+
+    def _hold(self, kind: HoldKind, owner: str, cause: hold_rules.Cause, ttl_s: float | None) -> Hold:
+        hold_id = f"{kind}-{self._next_hold}"
+        self._next_hold += 1
+        return Hold(
+            id=hold_id,
+            kind=kind,
+            owner=owner,
+            cause=cause,
+            since=self.clock.wall_s(),
+            expires_at_s=None if ttl_s is None else self.clock.monotonic_s() + ttl_s,
+        )
+
+    def _place(self, hold: Hold, reason: str) -> None:
+        self.holds = hold_rules.place(self.holds, hold)
+        self.recorder.record(ev.HoldPlaced(hold=hold))
+        self.last_reason = reason
+        if self.loaded:
+            freed = sum(model.size_bytes for model in self.loaded.values())
+            self.to_bring_back = tuple(entry_of("ollama", model) for model in self.loaded.values())
+            self.last_pause = PauseReport(
+                models=tuple(self.loaded),
+                freed_bytes=freed,
+                took_s=0.25,
+                at=self.clock.wall_s(),
+                is_confirmed_by_memory=True,
+            )
+            self.loaded = {}
+
+    def _back(self) -> None:
+        for entry in self.to_bring_back:
+            self.loaded[entry.model] = LoadedModel(
+                name=entry.model,
+                size_bytes=entry.size_bytes,
+                vram_bytes=entry.vram_bytes,
+                context_length=entry.context_length,
+                ttl_left_s=entry.ttl_left_s,
+            )
+        self.to_bring_back = ()
+        self.state = State.RUNNING
+        self.last_reason = "manual resume"
+
+
+def _words(hold: Hold) -> str:
+    cause = hold.cause
+    if isinstance(cause, GameCause):
+        return f"game detected — {cause.place}"
+    return "manual pause" if isinstance(cause, UserCause) else f"{hold.owner} asked"
+
+
+def _sample(at: float) -> MachineSample:
+    return MachineSample(
+        host=HostSample(ram_total_bytes=16 * GIB, ram_available_bytes=4 * GIB, cpu_pct=12.34, core_count=8),
+        gpus=(
+            GpuSample(
+                index=0,
+                uuid="GPU-0",
+                name="First",
+                vram_total_bytes=8 * GIB,
+                vram_used_bytes=2 * GIB,
+                utilization_pct=10.0,
+            ),
+            GpuSample(
+                index=1,
+                uuid="GPU-1",
+                name="Second",
+                vram_total_bytes=8 * GIB,
+                vram_used_bytes=6 * GIB,
+                utilization_pct=90.0,
+            ),
+        ),
+        disk=DiskSample(path="/models", total_bytes=100 * GIB, used_bytes=60 * GIB, free_bytes=40 * GIB),
+        taken_at=at,
+    )
+
+
+_SIGNAL = SignalView(
+    signal="ram",
+    raw_pct=75.0,
+    ours_pct=25.0,
+    others_pct=50.0,
+    others_at_load_pct=49.0,
+    free_bytes=4 * GIB,
+    reserve_bytes=GIB,
+    pause_pct=85.0,
+    resume_pct=60.0,
+    is_breached=False,
+    breached_for_s=0.0,
+    counts=False,
+    text="RAM 75.0% < 85.0% threshold",
+)

@@ -1,0 +1,261 @@
+"""The command line: argv in, exit code out.
+
+Decides: which command runs, with which connection, and how a failure is printed and ends.
+Must not: do a command's work, or import what the command at hand does not need (`--help` is to be quick).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tray_valet import __version__
+from tray_valet.commands import grammar
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from tray_valet.commands.client import Client
+
+_DONE, _INTERRUPTED, _BROKEN_PIPE = 0, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command line; returns the exit code (see `commands/failures.py`). Raises nothing."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _let_any_text_be_printed()
+    try:
+        code = _run_reporting(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left (`| head`). Python flushes once more at its end: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return code
+
+
+def _run_reporting(arguments: list[str]) -> int:
+    is_json = "--json" in grammar.split_off_program(arguments)[0]
+    try:
+        return _dispatch(grammar.parse(arguments))
+    except SystemExit as end:  # argparse, after --help
+        return end.code if isinstance(end.code, int) else _DONE
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001  the edge: every failure becomes one line and an exit code
+        return _report(error, is_json=is_json)
+
+
+def _report(error: Exception, *, is_json: bool) -> int:
+    """Print a failure as one line on stderr (with --json: an object on stdout); returns the exit code."""
+    from tray_valet.commands.failures import exit_code_of, json_of, line_of
+    from tray_valet.core.errors import ValetError
+
+    if not isinstance(error, ValetError):
+        if os.environ.get("TRAY_VALET_TRACEBACK"):
+            raise error
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        remedy = "This is a mistake in Tray Valet; TRAY_VALET_TRACEBACK=1 shows where."
+        error = ValetError(f"Something went wrong ({what}).", remedy=remedy)
+    print(line_of(error), file=sys.stderr)
+    if is_json:
+        print(json.dumps(json_of(error), indent=2, ensure_ascii=False))
+    return int(exit_code_of(error))
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.version:
+        print(json.dumps({"version": __version__}) if arguments.json else f"tray-valet {__version__}")
+        return _DONE
+    command = arguments.command or "(none)"
+    code = _COMMANDS[command](arguments)
+    return _DONE if code is None else code
+
+
+# -- the commands: each imports what it needs, when it is called -----------------------------------------
+
+
+def _tray(arguments: argparse.Namespace) -> int | None:
+    # Where the tray stands in front of the services, once this version has one.
+    print("Tray icon: not part of this version; serving headless.", file=sys.stderr)
+    return _serve(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import serving
+
+    return serving.serve(
+        config_path=arguments.config, is_root_allowed=arguments.allow_root, is_verbose=arguments.verbose > 0
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import demo
+
+    return demo.demo(is_json=arguments.json)
+
+
+def _show(name: str) -> Callable[[argparse.Namespace], int | None]:
+    def show(arguments: argparse.Namespace) -> None:
+        from tray_valet.commands import showing
+
+        views = {
+            "status": showing.status,
+            "ps": showing.ps,
+            "models": showing.models,
+            "explain": showing.explain,
+            "providers": showing.providers,
+        }
+        views[name](_client(), is_json=arguments.json)
+
+    return show
+
+
+def _activity(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import showing
+
+    showing.activity(_client(), limit=arguments.limit, is_json=arguments.json)
+    return None
+
+
+def _games(arguments: argparse.Namespace) -> int | None:
+    if arguments.classify is not None:
+        return _classify(arguments)
+    from tray_valet.commands import showing
+
+    showing.games(_client(), is_json=arguments.json)
+    return None
+
+
+def _classify(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    import msgspec
+
+    from tray_valet.commands import classify
+    from tray_valet.core.games import GameRule
+    from tray_valet.services.settings import SettingsStore
+
+    # The user's own rules count here as they do for the valet.
+    store = SettingsStore(_config_file(arguments), os.environ)
+    rules = [msgspec.convert(msgspec.to_builtins(rule), GameRule) for rule in store.load().games.rules]
+    if store.problem is not None:
+        raise store.problem
+    verdicts = classify.classify_file(Path(arguments.classify), rules, home=os.path.expanduser("~"))
+    print(json.dumps(verdicts, indent=2, ensure_ascii=False))
+
+
+def _pause(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import holding
+
+    holding.pause(
+        _client(),
+        is_forced=arguments.force,
+        reason=arguments.reason,
+        for_s=arguments.for_s,
+        pid=arguments.pid,
+        is_json=arguments.json,
+    )
+    return None
+
+
+def _resume(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import holding
+
+    holding.resume(_client(), is_json=arguments.json)
+    return None
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import running
+
+    return running.run(arguments.program, reason=arguments.reason, find_client=_client)
+
+
+def _load(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import holding
+
+    holding.check_load_arguments(arguments.model, arguments.num_ctx)
+    holding.load(
+        _client(),
+        arguments.model,
+        num_ctx=arguments.num_ctx,
+        provider=arguments.provider,
+        override=arguments.override,
+        is_json=arguments.json,
+    )
+    return None
+
+
+def _unload(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import holding
+
+    holding.check_load_arguments(arguments.model, None)
+    holding.unload(_client(), arguments.model, provider=arguments.provider, is_json=arguments.json)
+    return None
+
+
+def _config(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import config
+
+    file = _config_file(arguments)
+    if arguments.what == "path":
+        answer = config.path(file, is_json=arguments.json)
+    elif arguments.what == "schema":
+        answer = config.schema()
+    elif arguments.what == "check":
+        answer = config.check(file, os.environ, is_json=arguments.json)
+    else:
+        answer = config.show(file, os.environ, is_json=arguments.json)
+    print(answer.text)
+    return answer.exit_code
+
+
+def _quit(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import serving
+
+    serving.quit_valet(_client(), is_json=arguments.json)
+    return None
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "(none)": _tray,
+    "serve": _serve,
+    "demo": _demo,
+    **{name: _show(name) for name in ("status", "ps", "models", "explain", "providers")},
+    "games": _games,
+    "activity": _activity,
+    "pause": _pause,
+    "resume": _resume,
+    "run": _run,
+    "load": _load,
+    "unload": _unload,
+    "config": _config,
+    "quit": _quit,
+}
+
+
+def _client() -> Client:
+    from tray_valet.commands import serving
+
+    return serving.running_valet()
+
+
+def _config_file(arguments: argparse.Namespace) -> Path:
+    from tray_valet.desktop.paths import config_file_of, directories_of
+
+    return config_file_of(directories_of(os.environ), os.environ, arguments.config)
+
+
+def _let_any_text_be_printed() -> None:
+    """A terminal that lacks a character shows another one; that is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

@@ -1,0 +1,158 @@
+"""`tray-valet demo`: the whole story on this machine, with nothing set up and nothing left behind.
+
+Decides: how the story's steps are told (a timeline or JSON), when it has succeeded, and the clean-up.
+Must not: know what the steps do (`demo_story.py` does).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from tray_valet.commands.demo_home import END_DEBOUNCE_S, GRACE_S, DemoHome, check_engine
+from tray_valet.commands.demo_story import Proof, Story, duration_ms
+from tray_valet.commands.demo_valet import DemoValet
+from tray_valet.commands.failures import ExitCode
+from tray_valet.commands.tables import as_json, plain
+from tray_valet.core.errors import ValetError
+from tray_valet.desktop.child_tie import system_child_tie
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked us to end; `number` is which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def demo(*, is_json: bool) -> int:
+    """Tell the story; returns 0 only if every step was seen to happen. Raises EngineMissing."""
+    check_engine()
+    telling = Telling(is_json=is_json)
+    telling.begin()
+    with _signals_raised():
+        try:
+            _play(telling)
+        except Interrupted as interruption:
+            return 128 + interruption.number
+    telling.close()
+    return int(ExitCode.DONE if telling.is_ok else ExitCode.FAILED)
+
+
+def _play(telling: Telling) -> None:
+    tie = system_child_tie()
+    home = DemoHome()
+    valet = DemoValet(home, tie, os.environ)
+    story = Story(home, valet, tie)
+    try:
+        for name, step in story.steps():
+            started_s = time.monotonic()
+            try:
+                telling.seen(name, step(), time.monotonic() - started_s)
+            except ValetError as error:
+                telling.failed(name, str(error), time.monotonic() - started_s, valet.log_tail())
+                return
+    finally:
+        with _signals_ignored():
+            if story.game is not None:
+                story.game.end()
+            valet.end()
+            home.remove()
+
+
+class Telling:
+    """The timeline as it is printed, and the JSON that says the same."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        self._is_json = is_json
+        self._started_s = time.monotonic()
+        self._steps: list[dict[str, Any]] = []
+        self._problem: str | None = None
+        self._log_tail: list[str] = []
+
+    @property
+    def is_ok(self) -> bool:
+        return self._problem is None and bool(self._steps)
+
+    def begin(self) -> None:
+        """Say what this is."""
+        self._say("A model steps aside for a game and comes back. Everything here is real but small and")
+        self._say("happens in a temporary folder; your own models, games and settings are left alone.")
+        self._say(
+            f"After a game: {END_DEBOUNCE_S:.0f} s to be sure that it has ended, then {GRACE_S:.0f} s of grace; "
+            "usually it is 12 s and 30 s.\n"
+        )
+
+    def seen(self, name: str, proof: Proof, took_s: float) -> None:
+        """A step was seen to happen."""
+        self._add(name, proof.text, took_s, is_ok=True, detail=proof.detail)
+
+    def failed(self, name: str, problem: str, took_s: float, log_tail: list[str]) -> None:
+        """A step was not seen to happen."""
+        self._problem, self._log_tail = problem, log_tail
+        self._add(name, problem, took_s, is_ok=False, detail={})
+
+    def close(self) -> None:
+        """Say how it went."""
+        total_s = time.monotonic() - self._started_s
+        if self._is_json:
+            answer = {"ok": self.is_ok, "seconds": round(total_s, 3), "steps": self._steps}
+            if self._problem is not None:
+                answer |= {"problem": self._problem, "log_tail": self._log_tail}
+            print(as_json(answer))
+        elif self.is_ok:
+            self._say(f"\nAll {len(self._steps)} steps were seen, in {plain(f'{total_s:.1f} s')}.")
+        else:
+            self._say(f"\nNot seen: {plain(self._problem)}\n\nThe end of the valet's log:")
+            self._say("\n".join(f"  {plain(line)}" for line in self._log_tail) or "  (nothing)")
+
+    def _add(self, name: str, text: str, took_s: float, *, is_ok: bool, detail: dict[str, Any]) -> None:
+        at_s = time.monotonic() - self._started_s
+        step = {"name": name, "ok": is_ok, "seconds": round(took_s, 3), "at_seconds": round(at_s, 3)}
+        self._steps.append({**step, "text": plain(text), "detail": detail})
+        self._say(
+            f"{at_s:6.2f} s  {'✓' if is_ok else '✗'}  {plain(text)}  ({duration_ms(took_s)})".replace(
+                "\u00a0", " "
+            )
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._is_json:
+            print(text, flush=True)
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Turn the signals that end a program into an exception, so that everything is cleaned up."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    previous = {number: signal.signal(number, interrupt) for number in _ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Let the clean-up finish: it takes seconds, and half of it would leave things behind."""
+    previous = {number: signal.signal(number, lambda *_: None) for number in _ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ending_signals() -> list[int]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -1,0 +1,201 @@
+"""Facts: what has happened, in the past tense. Everything seen is folded from these.
+
+Decides: which facts there are and what each carries (bytes, seconds). Must not: word them (`wording.py`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tray_valet.core.holds import Hold
+from tray_valet.core.watchdog import State
+
+
+class GameStarted(msgspec.Struct, frozen=True, kw_only=True, tag="game_started"):
+    """A game was seen. `rule` is what recognised it; `stays` = the user's rule says it needs no pause."""
+
+    name: str
+    key: str
+    store: str = ""
+    rule: str = ""
+    pid: int = 0
+    stays: bool = False
+
+
+class GameEnded(msgspec.Struct, frozen=True, kw_only=True, tag="game_ended"):
+    """The last process of a game has been gone for the debounce time."""
+
+    name: str
+    key: str
+    ran_s: float
+
+
+class HoldPlaced(msgspec.Struct, frozen=True, kw_only=True, tag="hold_placed"):
+    """A reason to stay paused appeared."""
+
+    hold: Hold
+
+
+class HoldEnded(msgspec.Struct, frozen=True, kw_only=True, tag="hold_ended"):
+    """A reason to stay paused is gone."""
+
+    hold: Hold
+
+
+class StateChanged(msgspec.Struct, frozen=True, kw_only=True, tag="state_changed"):
+    """The watchdog went into another state."""
+
+    before: State
+    after: State
+    reason: str
+
+
+class ModelsSetAside(msgspec.Struct, frozen=True, kw_only=True, tag="models_set_aside"):
+    """An eviction is complete and confirmed. `cause` names it as people do (`Hades`, `RAM is full`)."""
+
+    models: tuple[str, ...]
+    freed_bytes: int
+    took_s: float
+    cause: str
+
+
+class ModelsBroughtBack(msgspec.Struct, frozen=True, kw_only=True, tag="models_brought_back"):
+    """A restore is complete: every journalled model is loaded again."""
+
+    models: tuple[str, ...]
+    took_s: float
+
+
+class RestoreFailed(msgspec.Struct, frozen=True, kw_only=True, tag="restore_failed"):
+    """One model could not be brought back; it is tried again after `next_try_s` (None: it is not)."""
+
+    model: str
+    message: str
+    next_try_s: float | None = None
+
+
+class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
+    """A model was loaded on request."""
+
+    model: str
+    took_s: float
+    size_bytes: int = 0
+    client: str = ""
+
+
+class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unloaded"):
+    """A model left memory outside a pause. `idle_s`: how long nobody used it, when that was why."""
+
+    model: str
+    size_bytes: int = 0
+    idle_s: float | None = None
+
+
+class LoadRefused(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
+    """A model could not be loaded."""
+
+    model: str
+    message: str
+
+
+class AnswersEnded(msgspec.Struct, frozen=True, kw_only=True, tag="answers_ended"):
+    """Answers were cut short to make room."""
+
+    count: int
+    client: str = ""
+    waited_s: float = 0.0
+
+
+class RunnerKilled(msgspec.Struct, frozen=True, kw_only=True, tag="runner_killed"):
+    """A process that did not let go of its model was ended."""
+
+    provider: str
+    model: str
+    waited_s: float
+
+
+class RunnerCrashed(msgspec.Struct, frozen=True, kw_only=True, tag="runner_crashed"):
+    """A runner of ours ended by itself."""
+
+    provider: str
+    model: str
+    message: str
+
+
+class ModelReloadedDuringPause(msgspec.Struct, frozen=True, kw_only=True, tag="model_reloaded_during_pause"):
+    """A client loaded a model at the provider itself, past the router; it is set aside again."""
+
+    provider: str
+    model: str
+    times: int
+
+
+class MemoryStillHeld(msgspec.Struct, frozen=True, kw_only=True, tag="memory_still_held"):
+    """The provider says that the model is gone, but its memory is not free."""
+
+    provider: str
+    held_bytes: int
+    is_vram: bool
+
+
+class ProviderLost(msgspec.Struct, frozen=True, kw_only=True, tag="provider_lost"):
+    """A provider has not answered several times in a row."""
+
+    provider: str
+    message: str
+
+
+class ProviderBack(msgspec.Struct, frozen=True, kw_only=True, tag="provider_back"):
+    """A provider answers again."""
+
+    provider: str
+
+
+class SettingsApplied(msgspec.Struct, frozen=True, kw_only=True, tag="settings_applied"):
+    """New settings are in force."""
+
+    paths: tuple[str, ...] = ()
+
+
+class SettingsBroken(msgspec.Struct, frozen=True, kw_only=True, tag="settings_broken"):
+    """The settings file has a mistake; the last good settings stay."""
+
+    message: str
+
+
+class ValetStarted(msgspec.Struct, frozen=True, kw_only=True, tag="valet_started"):
+    """The services are up. `interrupted_models`: what an unclean end left to bring back."""
+
+    version: str
+    interrupted_models: tuple[str, ...] = ()
+    was_paused: bool = False
+
+
+Fact = (
+    GameStarted
+    | GameEnded
+    | HoldPlaced
+    | HoldEnded
+    | StateChanged
+    | ModelsSetAside
+    | ModelsBroughtBack
+    | RestoreFailed
+    | ModelLoaded
+    | ModelUnloaded
+    | LoadRefused
+    | AnswersEnded
+    | RunnerKilled
+    | RunnerCrashed
+    | ModelReloadedDuringPause
+    | MemoryStillHeld
+    | ProviderLost
+    | ProviderBack
+    | SettingsApplied
+    | SettingsBroken
+    | ValetStarted
+)
+
+
+def kind_of(fact: Fact) -> str:
+    """The fact's name on the wire (`game_started`)."""
+    return str(fact.__struct_config__.tag)

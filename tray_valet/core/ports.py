@@ -1,0 +1,200 @@
+"""The ports: what the services need from the outside world, as Protocols.
+
+Every adapter (Linux, Windows, macOS; Ollama, llama-server …) is checked by one contract test class per
+port. Adapters translate foreign errors into `core.errors`; they never return a bool for success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from tray_valet.core.game_library import LibraryScan
+from tray_valet.core.metrics import DiskSample, GpuSample, HostSample
+from tray_valet.core.models import (
+    InstalledModel,
+    LoadedModel,
+    LoadRequest,
+    Observation,
+    ProviderKind,
+    Upstream,
+)
+from tray_valet.core.processes import Process, ProcessIdentity, ProcessUsage
+
+
+class Clock(Protocol):
+    """Time. `monotonic_s` for durations, `wall_s` (Unix seconds) for what people and files see."""
+
+    def monotonic_s(self) -> float: ...
+
+    def wall_s(self) -> float: ...
+
+
+class Provider(Protocol):
+    """One configured provider. All methods run on the loop and bound their own waits."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> ProviderKind: ...
+
+    @property
+    def endpoint(self) -> str:
+        """The address people know it by (`http://127.0.0.1:11434`)."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its models take memory of this machine."""
+        ...
+
+    @property
+    def can_unload(self) -> bool:
+        """Whether it can be told to unload; if not, its gate is closed during a pause, and that is all."""
+        ...
+
+    def canonical(self, model: str) -> str:
+        """The one spelling of a model's name here (`llama3` → `llama3:latest` at Ollama)."""
+        ...
+
+    async def observe(self) -> Observation:
+        """Look at what is loaded now, within 5 s. Raises ProviderUnreachable."""
+        ...
+
+    async def installed(self) -> tuple[InstalledModel, ...]:
+        """List what could be loaded. Raises ProviderUnreachable."""
+        ...
+
+    async def load(self, request: LoadRequest) -> LoadedModel:
+        """Load and return when the model is ready, however long that takes.
+
+        Already loaded with the same context: answers at once (and sets the TTL anew). Cancelling the
+        call gives the load up and leaves nothing running. Raises UnknownModel, LoadFailed,
+        ProviderUnreachable, EngineMissing.
+        """
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Ask for the model to go. Returning says that it was asked, not that it is gone: look with
+        `observe`. Not loaded: fine. Raises ProviderUnreachable, NotSupported."""
+        ...
+
+    async def kill(self, model: str) -> None:
+        """End the process that holds the model, at once. Raises CannotKill with the remedy where that
+        process is not ours to end, NotSupported where there is none."""
+        ...
+
+    async def runners(self) -> tuple[ProcessIdentity, ...]:
+        """The processes on this machine that hold its models; () where it cannot be told."""
+        ...
+
+    def upstream(self, model: str) -> Upstream:
+        """Where requests for a *loaded* model go. Raises UnknownModel."""
+        ...
+
+    def touch(self, model: str) -> None:
+        """Note that the model was used just now, so that its idle time starts again. Providers that
+        see every request themselves have nothing to do."""
+        ...
+
+    def log_tail(self, model: str) -> tuple[str, ...]:
+        """The last lines its runner wrote; () where it is not our child."""
+        ...
+
+    async def close(self) -> None:
+        """End our own runners and connections, within 3 s."""
+        ...
+
+
+class ProcessTable(Protocol):
+    """The system's processes, looked up on demand. Cheap calls; may be made from worker threads."""
+
+    def describe(self, pid: int) -> Process | None:
+        """What runs there now; None when it is gone or not ours to see."""
+        ...
+
+    def all_pids(self) -> Sequence[int]: ...
+
+    def is_alive(self, identity: ProcessIdentity) -> bool:
+        """Whether that very process lives (zombies do not)."""
+        ...
+
+    def descendants(self, pid: int) -> tuple[ProcessIdentity, ...]:
+        """Children, their children and so on, without `pid` itself."""
+        ...
+
+    def listening_on(self, port: int) -> ProcessIdentity | None:
+        """Who listens on that TCP port of loopback or of all addresses; None when unknown."""
+        ...
+
+    def usage(self, processes: Sequence[ProcessIdentity]) -> ProcessUsage:
+        """Memory and CPU of those that still live, added up."""
+        ...
+
+    def terminate(self, identity: ProcessIdentity) -> None:
+        """Ask it to end. Gone already: fine. Raises CannotKill."""
+        ...
+
+    def kill(self, identity: ProcessIdentity) -> None:
+        """End it at once. Gone already: fine. Raises CannotKill."""
+        ...
+
+
+class ProcessWatch(Protocol):
+    """Reports process starts (every `exec` counts) and the exits of followed processes.
+
+    `run` reports on the loop thread until it is cancelled. What runs at the start is reported first.
+    """
+
+    @property
+    def source(self) -> str:
+        """How it sees: `proc connector`, `poll 4 Hz` …, for `doctor` and `explain`."""
+        ...
+
+    async def run(
+        self, on_started: Callable[[Process], None], on_exited: Callable[[ProcessIdentity], None]
+    ) -> None: ...
+
+    def follow(self, identity: ProcessIdentity) -> None:
+        """Report this process's exit. If it is gone already, that is reported too."""
+        ...
+
+
+class LibraryScanner(Protocol):
+    """Reads what one store (or all of them) has installed. Called in a worker thread; never raises."""
+
+    def scan(self) -> LibraryScan: ...
+
+
+class HostSensor(Protocol):
+    """RAM, CPU and disk of the machine; a call never blocks longer than a few milliseconds."""
+
+    def sample(self) -> HostSample: ...
+
+    def disk(self, path: str) -> DiskSample | None: ...
+
+
+class GpuSensor(Protocol):
+    """Every GPU that can be measured; () without a driver is normal. Called in a worker thread."""
+
+    def sample(self) -> tuple[GpuSample, ...]: ...
+
+    @property
+    def missing_because(self) -> str | None:
+        """Why there are no figures (`no NVIDIA driver`), or None."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ChildTie(Protocol):
+    """Ties a child process's life to ours, the way this system can do it."""
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """The command to start instead, so that the child dies when we do."""
+        ...
+
+    def adopt(self, pid: int) -> None:
+        """Called right after the start, with the child's PID."""
+        ...

@@ -1,0 +1,214 @@
+"""Words: the sentences for people, and the log's wording of a reason.
+
+Decides: how sizes, durations, causes and facts are said. Must not: decide what is the case.
+"""
+
+from __future__ import annotations
+
+from tray_valet.core import events as ev
+from tray_valet.core.holds import (
+    Cause,
+    GameCause,
+    Hold,
+    HoldKind,
+    PowerCause,
+    PressureCause,
+    ProgramCause,
+)
+
+_GIB = 2**30
+_NBSP = "\u00a0"
+_SIGNAL_LOG_NAMES = {HoldKind.RAM: "RAM", HoldKind.CPU: "CPU", HoldKind.VRAM: "GPU VRAM"}
+
+
+def size(n_bytes: int) -> str:
+    """`17.3 GB` (2³⁰ bytes), `84 MB` below 0.1 GB."""
+    gib = n_bytes / _GIB
+    return f"{gib:.1f}{_NBSP}GB" if gib >= 0.1 else f"{round(n_bytes / 2**20)}{_NBSP}MB"
+
+
+def duration(seconds: float) -> str:
+    """`under 0.1 s`, `0.6 s`, `18 s`, `3 min`, `7 h`."""
+    if 0 < seconds < 0.05:
+        return f"under 0.1{_NBSP}s"
+    if seconds < 10:
+        return f"{seconds:.1f}{_NBSP}s"
+    if seconds < 120:
+        return f"{seconds:.0f}{_NBSP}s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f}{_NBSP}min"
+    return f"{seconds / 3600:.0f}{_NBSP}h"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 model`, `3 models`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """`a`, `a and b`, `a, b and 2 more`."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    if len(names) == 3:
+        return f"{names[0]}, {names[1]} and {names[2]}"
+    return f"{names[0]}, {names[1]} and {len(names) - 2} more"
+
+
+def technical_reason(cause: Cause) -> str:
+    """The log's and the API's wording of a cause, as the first of its kind had it."""
+    if isinstance(cause, GameCause):
+        return f"game detected — {cause.place or cause.name}"
+    if isinstance(cause, PressureCause):
+        name = _SIGNAL_LOG_NAMES[cause.signal]
+        tail = f" for {cause.sustained_s:.0f} s" if cause.sustained_s else ""
+        return f"{name} {cause.value_pct:.1f}% >= {cause.limit_pct:.1f}% threshold{tail}"
+    if isinstance(cause, ProgramCause):
+        return f"hold by {cause.owner}" + (f" — {cause.reason}" if cause.reason else "")
+    if isinstance(cause, PowerCause):
+        return f"power — {cause.what}"
+    return "manual pause" + (f" — {cause.reason}" if cause.reason else "")
+
+
+def who(hold: Hold) -> str:
+    """What the models step aside for, as it stands behind “Paused for”."""
+    if isinstance(hold.cause, GameCause):
+        return hold.cause.name
+    return hold.cause.owner if isinstance(hold.cause, ProgramCause) else ""
+
+
+def title_of_pause(holds: tuple[Hold, ...]) -> str:
+    """`Paused for Hades`, `Paused by you`, `Paused: RAM is full` …: the strongest reason first."""
+    beneficiaries = tuple(dict.fromkeys(w for w in map(who, holds) if w))
+    if any(h.kind is HoldKind.GAME for h in holds) and beneficiaries:
+        return f"Paused for {listed(beneficiaries)}"
+    kinds = {h.kind for h in holds}
+    if HoldKind.USER in kinds:
+        return f"Paused for {listed(beneficiaries)}" if beneficiaries else "Paused by you"
+    for kind, words in (
+        (HoldKind.RAM, "Paused: RAM is full"),
+        (HoldKind.VRAM, "Paused: VRAM is needed"),
+        (HoldKind.CPU, "Paused: the CPU is busy"),
+        (HoldKind.POWER, "Paused on battery"),
+    ):
+        if kind in kinds:
+            return words
+    return "Paused"
+
+
+def refusal(holds: tuple[Hold, ...], wait_left_s: float, retry_after_s: float) -> str:
+    """What a program is told during a pause: the cause, what happens next, when to try again."""
+    again = f"Try again in {duration(max(1.0, round(retry_after_s)))}."
+    if not holds:
+        return f"The models come back in {duration(wait_left_s)}. {again}"
+    title = title_of_pause(holds)
+    if any(h.kind is HoldKind.GAME for h in holds):
+        return f"{title}. Models come back after the game. {again}"
+    if any(isinstance(h.cause, ProgramCause) for h in holds):
+        return f"{title}. Models come back when it is done. {again}"
+    if title == "Paused by you":
+        return f"Paused by the user. Models come back when the user resumes. {again}"
+    return f"{title}. Models come back when there is room again. {again}"
+
+
+def pressure_line(cause: PressureCause) -> str:
+    """Why pressure pauses, with the numbers, and when it ends."""
+    back = f"They come back below {cause.resume_pct:.0f}%."
+    if cause.signal is HoldKind.RAM:
+        return (
+            f"It is {cause.value_pct:.1f}% full and other programs want more; "
+            f"the limit is {cause.limit_pct:.0f}%. {back}"
+        )
+    if cause.signal is HoldKind.CPU:
+        return f"Above {cause.limit_pct:.0f}% for {cause.sustained_s:.0f}{_NBSP}s. {back}"
+    return f"{cause.value_pct:.1f}% is in use; the limit is {cause.limit_pct:.0f}%. {back}"
+
+
+def sentence(fact: ev.Fact) -> str:
+    """The line that stands in the activity list."""
+    match fact:
+        case ev.GameStarted(name=name, rule=rule, stays=stays):
+            tail = " Your models stay, as you chose." if stays else ""
+            return f"{name} started. Recognised by {rule}.{tail}"
+        case ev.GameEnded(name=name, ran_s=ran_s):
+            return f"{name} ended after {duration(ran_s)}."
+        case ev.HoldPlaced(hold=hold):
+            return f"A reason to step aside: {technical_reason(hold.cause)}."
+        case ev.HoldEnded(hold=hold):
+            return f"No longer a reason to step aside: {technical_reason(hold.cause)}."
+        case ev.StateChanged(after=after, reason=reason):
+            return f"{after.value.replace('_', ' ').capitalize()}: {reason}."
+        case ev.ModelsSetAside(models=models, freed_bytes=freed, took_s=took_s, cause=cause):
+            room = f"Making room for {cause}" if cause else "Setting the models aside"
+            return (
+                f"{room} took {duration(took_s)}. {size(freed)} freed: {listed(models)}."
+                if models
+                else "No model was loaded, so nothing had to be set aside."
+            )
+        case ev.ModelsBroughtBack(models=models, took_s=took_s):
+            return (
+                f"Back: {listed(models)} loaded again in {duration(took_s)}, with the same context."
+                if models
+                else "Nothing had to be brought back."
+            )
+        case _:
+            return _other_sentence(fact)
+
+
+def _other_sentence(fact: ev.Fact) -> str:
+    match fact:
+        case ev.RestoreFailed(model=model, message=message, next_try_s=next_try_s):
+            after = f" Trying again in {duration(next_try_s)}." if next_try_s is not None else ""
+            return f"{model} could not be brought back: {message}{after}"
+        case ev.ModelLoaded(model=model, took_s=took_s, size_bytes=n_bytes, client=client):
+            whom = f" for {client}" if client else ""
+            takes = f" It takes {size(n_bytes)}." if n_bytes else ""
+            return f"{model} loaded in {duration(took_s)}{whom}.{takes}"
+        case ev.ModelUnloaded(model=model, size_bytes=n_bytes, idle_s=idle_s):
+            why = f" after {duration(idle_s)} without use" if idle_s is not None else ""
+            freed = f" {size(n_bytes)} freed." if n_bytes else ""
+            return f"{model} unloaded{why}.{freed}"
+        case ev.LoadRefused(model=model, message=message):
+            return f"{model} could not be loaded: {message}"
+        case ev.AnswersEnded(count=n, client=client, waited_s=waited_s):
+            whose = f" to {client}" if client else ""
+            return f"{count(n, 'answer')}{whose} ended: still writing after {duration(waited_s)}."
+        case ev.RunnerKilled(provider=provider, model=model, waited_s=waited_s):
+            return f"{provider} did not let go of {model} in {duration(waited_s)}, so its process was ended."
+        case ev.RunnerCrashed(model=model, message=message):
+            return f"The process of {model} ended by itself: {message}"
+        case ev.ModelReloadedDuringPause(provider=provider, model=model, times=times):
+            again = f" ({times} times now)" if times > 1 else ""
+            return (
+                f"A program loaded {model} at {provider} itself during the pause{again}. "
+                "It is set aside again; programs that use the valet's address are not surprised."
+            )
+        case ev.MemoryStillHeld(provider=provider, held_bytes=held, is_vram=is_vram):
+            what = "VRAM" if is_vram else "RAM"
+            return f"{size(held)} of {what} is still in use after the pause. {provider} may need a restart."
+        case ev.ProviderLost(provider=provider, message=message):
+            return f"{provider} does not answer. {message}"
+        case ev.ProviderBack(provider=provider):
+            return f"{provider} answers again."
+        case ev.SettingsApplied(paths=paths):
+            return f"New settings are in use: {listed(paths)}." if paths else "The settings were read again."
+        case ev.SettingsBroken(message=message):
+            return f"The settings file has a mistake, the last good settings stay in use. {message}"
+        case ev.ValetStarted(interrupted_models=models, was_paused=was_paused):
+            if not models:
+                return "Tray Valet started."
+            when = "while paused" if was_paused else "with models loaded"
+            return (
+                f"Tray Valet was interrupted {when}. {count(len(models), 'model')} will be brought back: "
+                f"{listed(models)}."
+            )
+    return ev.kind_of(fact).replace("_", " ")
+
+
+PROBLEM_FACTS = (
+    ev.RestoreFailed,
+    ev.LoadRefused,
+    ev.RunnerCrashed,
+    ev.MemoryStillHeld,
+    ev.ProviderLost,
+    ev.SettingsBroken,
+)

@@ -1,0 +1,49 @@
+"""The log: JSON lines in rotating files (5 MB × 3), and plain lines on a terminal.
+
+Decides: form and places of the log. Must not: decide what is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+_MAX_BYTES = 5 * 2**20
+_BACKUPS = 2  # beside the current one: three files in all
+_NOISY = ("httpx", "httpcore", "uvicorn", "asyncio", "PIL")
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if fact := getattr(record, "fact", None):
+            entry["fact"] = str(fact)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def start_log(log_file: Path, level: str, *, file: str | None = None, is_terminal: bool = False) -> Path:
+    """Send the log to a file (`file` if given, else `log_file`), and to stderr if asked. Returns the file."""
+    path = Path(file).expanduser() if file else log_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_file = RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+    to_file.setFormatter(_JsonLines())
+    handlers: list[logging.Handler] = [to_file]
+    if is_terminal:
+        to_terminal = logging.StreamHandler(sys.stderr)
+        to_terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        handlers.append(to_terminal)
+    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return path

@@ -1,0 +1,66 @@
+"""Secrets: keys by name, from the system's keyring, else from a file that only the user can read.
+
+Decides: where a secret is looked up. Must not: log, return or show one to anybody but the code that
+sends it. The keyring may ask the user and take its time: it is read in a worker thread, ahead of need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_SERVICE = "tray-valet"
+_TIMEOUT_S = 10.0
+
+
+class Secrets:
+    """Looks secrets up once and keeps them in memory. `file` is the 0600 fallback."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, str] = {}
+
+    def get(self, name: str) -> str | None:
+        """The secret of that name, if `warm` found it."""
+        return self._known.get(name)
+
+    async def warm(self, names: Iterable[str]) -> None:
+        """Look these secrets up; one that is nowhere stays unknown, and is said once."""
+        for name in {n for n in names if n not in self._known}:
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    found = await asyncio.to_thread(self._look_up, name)
+            except TimeoutError:
+                _LOG.warning("The keyring did not answer in %.0f s", _TIMEOUT_S)
+                return
+            if found is None:
+                _LOG.warning("The secret keyring:%s is neither in the keyring nor in %s", name, self._file)
+            else:
+                self._known[name] = found
+
+    def _look_up(self, name: str) -> str | None:
+        return self._in_keyring(name) or self._in_file(name)
+
+    def _in_keyring(self, name: str) -> str | None:
+        try:
+            import keyring
+            import keyring.errors
+        except ImportError:
+            return None
+        try:
+            return keyring.get_password(_SERVICE, name)
+        except (keyring.errors.KeyringError, RuntimeError, OSError) as error:
+            _LOG.debug("No keyring to ask: %s", error)
+            return None
+
+    def _in_file(self, name: str) -> str | None:
+        try:
+            stored = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        value = stored.get(name) if isinstance(stored, dict) else None
+        return value if isinstance(value, str) else None

@@ -1,0 +1,1 @@
+"""The embedded llama.cpp server process and the tiny models that it can always load."""

@@ -1,0 +1,119 @@
+"""The embedded engine: a process that looks like llama-server, over llama.cpp inside xllamacpp.
+
+    python -m tray_valet.engine.server --model FILE.gguf --port 8085 [llama-server's flags]
+
+Decides: how llama-server's command line and exit codes look from outside. llama.cpp itself serves HTTP.
+Must not: import the rest of the product (it is started for every model, and its memory counts as the
+model's), or live on without the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+from tray_valet.engine.server_flags import FLAGS, FlagError, apply_flags
+
+_PARENT_LOOK_S = 0.5
+_DEFAULT_PORT = 8080  # llama-server's
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Serve until a signal or the parent's death ends the process; return 1 if it cannot start.
+
+    `LLAMA_API_KEY` is read as llama-server reads it. Why it cannot start is said on stderr.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    environment = os.environ if environ is None else environ
+    if "--version" in arguments:
+        sys.stderr.write(f"version: {_engine_version()} (llama.cpp inside xllamacpp)\n")
+        return 0
+    if "-h" in arguments or "--help" in arguments:
+        sys.stdout.write("\n".join(flag.names.replace(" ", ", ") for flag in FLAGS) + "\n")
+        return 0
+    return _serve(arguments, environment)
+
+
+def _serve(arguments: list[str], environment: Mapping[str, str]) -> int:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        return _fail(f"the engine is not installed: {error}. Install tray-valet[engine].")
+    _end_with_parent(os.getppid())
+    params = xllamacpp.CommonParams()
+    params.n_parallel, params.port = -1, _DEFAULT_PORT
+    if key := environment.get("LLAMA_API_KEY"):
+        params.api_keys = key.split(",")
+    try:
+        apply_flags(xllamacpp, params, arguments)
+    except FlagError as error:
+        return _fail(str(error))
+    if not params.model.path:
+        return _fail("--model is missing")
+    server = _load(xllamacpp, params)
+    if server is None:
+        return 1
+    # Only now: while the model loads no Python code runs, so the default action has to end the process.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_at_once)
+    sys.stderr.write(f"tray-valet engine: listening on {server.listening_address}\n")
+    sys.stderr.flush()
+    while True:
+        time.sleep(3600)
+
+
+def _load(xllamacpp: Any, params: Any) -> Any | None:
+    """Start the server and wait for its model; None, with the reason on stderr, if that fails.
+
+    The constructor keeps the GIL until the model is loaded; meanwhile llama.cpp's own threads answer
+    /health with 503.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return xllamacpp.Server(params)
+    except (RuntimeError, ValueError, OSError) as error:
+        _fail(str(error))
+        return None
+
+
+def _end_with_parent(parent_pid: int) -> None:
+    """Watch the parent from a thread and end when it is gone.
+
+    The kernel's own tie is quicker where there is one (`desktop/child_tie.py`); this one needs none.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(_PARENT_LOOK_S)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _exit_at_once(_signal_number: int, _frame: FrameType | None) -> None:
+    """End in mid-stream too: a graceful stop of llama.cpp waits for its clients, holding the memory."""
+    os._exit(0)
+
+
+def _fail(reason: str) -> int:
+    sys.stderr.write(f"error: {reason}\n")
+    sys.stderr.flush()
+    return 1
+
+
+def _engine_version() -> str:
+    try:
+        return version("xllamacpp")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

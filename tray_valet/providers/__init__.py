@@ -1,0 +1,1 @@
+"""The software that holds models: one file a kind, each behind the Provider port."""

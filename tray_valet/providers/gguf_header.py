@@ -1,0 +1,122 @@
+"""Reads what a GGUF file says of itself, without numpy and without reading its tensors.
+
+Decides: which metadata is of interest. Must not: trust the file (sizes are bounded, it may be half copied).
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3; the names of split
+files from llama.cpp `llama_split_path`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+_STRING_MAX_BYTES = 1 << 20
+_PAIRS_MAX = 4_096
+_STRING, _ARRAY = 8, 9
+_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+# From llama.h, `llama_ftype`; the usual ones.
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
+    36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+
+
+class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """`context_length` in tokens is what the model was trained for; "" and None = the file doesn't say."""
+
+    name: str = ""
+    architecture: str = ""
+    quantization: str = ""
+    context_length: int | None = None
+
+
+class NotGgufError(ValueError):
+    """The file is no GGUF file, or not a whole one."""
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read the header; about 0.1 ms, since it stops at the vocabulary. Raises NotGgufError, OSError."""
+    try:
+        with path.open("rb") as file:
+            return _header(_interesting(file))
+    except (struct.error, UnicodeDecodeError, KeyError) as error:
+        raise NotGgufError(f"{path} is not a whole GGUF file") from error
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of the file, or of all files of a split model. Raises OSError."""
+    split = _SPLIT_NAME.fullmatch(path.name)
+    if split is None:
+        return path.stat().st_size
+    names = (
+        f"{split['stem']}-{number:05}-of-{split['count']}.gguf"
+        for number in range(1, int(split["count"]) + 1)
+    )
+    parts = (path.with_name(name) for name in names)
+    return sum(part.stat().st_size for part in parts if part.exists())
+
+
+def _header(found: dict[str, object]) -> GgufHeader:
+    architecture = str(found.get("general.architecture", ""))
+    context = found.get(f"{architecture}.context_length")
+    file_type = found.get("general.file_type")
+    return GgufHeader(
+        name=str(found.get("general.name", "")),
+        architecture=architecture,
+        quantization=_FILE_TYPES.get(file_type, "") if isinstance(file_type, int) else "",
+        context_length=context if isinstance(context, int) else None,
+    )
+
+
+def _interesting(file: BinaryIO) -> dict[str, object]:
+    """All scalar metadata up to the tokenizer's, which writers put after the model's own."""
+    magic, version = struct.unpack("<4sI", file.read(8))
+    if magic != b"GGUF" or version < 2:
+        raise KeyError(magic)
+    _tensors, pairs = _numbers(file, "QQ")
+    found: dict[str, object] = {}
+    for _ in range(min(pairs, _PAIRS_MAX)):
+        key = _string(file)
+        if key.startswith("tokenizer.") and "general.architecture" in found:
+            break
+        (kind,) = _numbers(file, "I")
+        found[key] = _value(file, kind)
+    return found
+
+
+def _value(file: BinaryIO, kind: int) -> object:
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _numbers(file, _FORMATS[kind])[0]
+    item_kind, count = _numbers(file, "IQ")
+    if item_kind == _STRING:
+        for _ in range(count):
+            _string(file)
+    else:
+        file.seek(count * struct.calcsize(_FORMATS[item_kind]), os.SEEK_CUR)
+    return None
+
+
+def _string(file: BinaryIO) -> str:
+    (length,) = _numbers(file, "Q")
+    if length > _STRING_MAX_BYTES:
+        raise KeyError(length)
+    data = file.read(length)
+    if len(data) != length:
+        raise KeyError(length)
+    return data.decode(errors="replace")
+
+
+def _numbers(file: BinaryIO, layout: str) -> tuple[int, ...]:
+    return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))

@@ -1,0 +1,296 @@
+"""The provider `llama-server`: one child process for each loaded model.
+
+Decides: which runner serves which model, that a model is loaded once however many ask, and what is
+reported of it. Must not: decide which models stay (services do), or restart what crashed (they are told).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
+from tray_valet.core.engines import Engine
+from tray_valet.core.errors import LoadFailed, UnknownModel
+from tray_valet.core.models import (
+    InstalledModel,
+    LoadedModel,
+    LoadRequest,
+    Observation,
+    ProviderKind,
+    Upstream,
+    check_context_length,
+)
+from tray_valet.core.ports import ChildTie, Clock, ProcessTable
+from tray_valet.core.processes import ProcessIdentity
+from tray_valet.providers.llama_server_files import ModelFiles
+from tray_valet.providers.llama_server_slot import Slot
+from tray_valet.providers.runner import (
+    TERMINATE_GRACE_S,
+    Runner,
+    RunnerExit,
+    RunnerState,
+    RunnerSurroundings,
+)
+from tray_valet.providers.runner_command import RunnerCommand, configured_context, runner_command
+from tray_valet.providers.runner_port import LOOPBACK, PortRange
+from tray_valet.providers.runner_probe import RunnerProbe
+from tray_valet.providers.runner_records import RunnerRecords
+
+_LOG = logging.getLogger(__name__)
+_CLOSE_S = 3.0
+_LOAD_ATTEMPTS = 8  # others may have it reloaded with their context in between
+_CLOSE_GRACE_S = 1.5  # leaves time for the kill
+
+
+class LlamaServerProvider:
+    """`Provider` over llama.cpp servers that are our own children. Lives on the loop."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: LlamaServerSettings,
+        *,
+        locate: Callable[[str | None], Engine],
+        base_dir: Path,
+        environ: Mapping[str, str],
+        table: ProcessTable,
+        tie: ChildTie,
+        records: RunnerRecords,
+        clock: Clock,
+        default_ttl_s: float = float("inf"),
+        on_crash: Callable[[RunnerExit], None] = lambda _notice: None,
+    ) -> None:
+        """`locate(llama_server_path)` finds the engine before each load and raises EngineMissing.
+
+        `base_dir`: what relative paths in the settings are relative to. `default_ttl_s`: seconds unused
+        until `ttl_left_s` is 0, where a load does not say. `on_crash` is called on the loop.
+        """
+        self._name = name
+        self._settings = settings
+        self._locate = locate
+        self._environ = environ
+        self._files = ModelFiles(base_dir)
+        self._table = table
+        self._clock = clock
+        self._default_ttl_s = default_ttl_s
+        self._on_crash = on_crash
+        self._slots: dict[str, Slot] = {}
+        self._probe = RunnerProbe()
+        self._is_closing = False
+        self._surroundings = RunnerSurroundings(
+            provider=name,
+            tie=tie,
+            table=table,
+            records=records,
+            ports=PortRange(settings.first_port),
+            probe=self._probe,
+            clock=clock,
+        )
+
+    # -- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name it has in the settings."""
+        return self._name
+
+    @property
+    def kind(self) -> ProviderKind:
+        """llama-server, whichever engine is behind it."""
+        return ProviderKind.LLAMA_SERVER
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the first port; each model has a port of its own from there on."""
+        return f"http://{LOOPBACK}:{self._settings.first_port}"
+
+    @property
+    def is_local(self) -> bool:
+        """True, unless the settings say that its models do not count as ours."""
+        return self._settings.local is not False
+
+    @property
+    def can_unload(self) -> bool:
+        """True: its runners are our children."""
+        return True
+
+    def canonical(self, model: str) -> str:
+        """The name as it is: aliases are exact."""
+        return model
+
+    def reconfigure(self, settings: LlamaServerSettings) -> None:
+        """Take new settings. Loaded models stay; one whose settings changed restarts at its next load."""
+        if settings.first_port != self._settings.first_port:
+            # Runners that are there keep the range they were started with.
+            ports = PortRange(settings.first_port)
+            self._surroundings = msgspec.structs.replace(self._surroundings, ports=ports)
+        self._settings = settings
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    async def observe(self) -> Observation:
+        """What our children hold now. Never unreachable: there is no server when nothing is loaded."""
+        resident = [slot for slot in self._slots.values() if slot.is_resident]
+        versions = (slot.runner.properties.build_info for slot in resident if slot.runner)
+        return Observation(
+            loaded=tuple(map(self._described, resident)),
+            loading=tuple(slot.model for slot in self._slots.values() if slot.is_loading),
+            version=next(filter(None, versions), None),
+        )
+
+    async def installed(self) -> tuple[InstalledModel, ...]:
+        """The configured models whose files are there."""
+        return await asyncio.to_thread(self._files.installed, self._settings)
+
+    async def runners(self) -> tuple[ProcessIdentity, ...]:
+        """All our children, those that are still loading included."""
+        running = (slot.runner.processes for slot in self._slots.values() if slot.runner)
+        return tuple(identity for processes in running for identity in processes)
+
+    def states(self) -> dict[str, RunnerState]:
+        """The state of each model's runner, `off` for those never started."""
+        slots = {model: self._slots.get(model) for model in self._settings.models}
+        return {
+            model: slot.runner.state if slot and slot.runner else RunnerState.OFF
+            for model, slot in slots.items()
+        }
+
+    def upstream(self, model: str) -> Upstream:
+        """Where the loaded model answers. Raises UnknownModel when it is not loaded, or nobody's."""
+        self._definition(model)
+        slot = self._slots.get(model)
+        if slot is None or slot.runner is None or not slot.is_ready:
+            raise UnknownModel(f"{model} is not loaded at {self._name}.", param="model")
+        return Upstream(base_url=slot.runner.base_url, model=model, headers=slot.runner.headers)
+
+    def log_tail(self, model: str) -> tuple[str, ...]:
+        """The last 200 lines of its runner, also after a crash; () if it never had one."""
+        slot = self._slots.get(model)
+        return slot.runner.log_tail() if slot and slot.runner else ()
+
+    # -- doing ---------------------------------------------------------------------------------------
+
+    async def load(self, request: LoadRequest) -> LoadedModel:
+        """Load, or join the load in progress; see the port.
+
+        `context_length` None accepts whatever the model is loaded with. `ttl_s` None leaves the time to
+        live of a loaded model as it is, counted anew.
+        """
+        model, context_length = request.model, check_context_length(request.context_length)
+        self._definition(model)
+        slot = self._slots.setdefault(model, Slot(model))
+        was_loaded = slot.is_ready
+        attempts = itertools.count()
+        while not slot.serves(self._definition(model), context_length):
+            if self._is_closing:
+                raise LoadFailed(f"{model} is not loaded: {self._name} is closing down.")
+            if next(attempts) >= _LOAD_ATTEMPTS:
+                raise LoadFailed(f"{model} ends right after it is loaded.", log_tail=self.log_tail(model))
+            if slot.is_loading:
+                await slot.join(context_length)
+            else:
+                was_loaded = False
+                await slot.load(self._bring_up(slot, context_length), context_length)
+        if request.ttl_s is not None or not was_loaded:
+            slot.ttl_s = self._default_ttl_s if request.ttl_s is None else request.ttl_s
+        slot.used_at_s = self._clock.monotonic_s()
+        return self._described(slot)
+
+    def touch(self, model: str) -> None:
+        """Count its time to live anew, since it was used now."""
+        if slot := self._slots.get(model):
+            slot.used_at_s = self._clock.monotonic_s()
+
+    async def unload(self, model: str) -> None:
+        """End its runner: SIGTERM, after 2 s SIGKILL; a load in progress is given up. Raises CannotKill."""
+        await self._end(model, lambda runner: runner.stop())
+
+    async def kill(self, model: str) -> None:
+        """End its runner with SIGKILL; a load in progress is given up. Raises CannotKill."""
+        await self._end(model, lambda runner: runner.kill())
+
+    async def close(self) -> None:
+        """End all runners, within 3 s."""
+        self._is_closing = True
+        ends = [self._end(model, lambda runner: runner.stop(_CLOSE_GRACE_S)) for model in self._slots]
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                results = await asyncio.gather(*ends, return_exceptions=True)
+        except TimeoutError:
+            results = [TimeoutError("a runner did not end in time")]
+        for problem in filter(None, results):
+            _LOG.error("%s: %s", self._name, problem)
+        await self._probe.close()
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _definition(self, model: str) -> LlamaServerModelSettings:
+        try:
+            return self._settings.models[model]
+        except KeyError:
+            raise UnknownModel(
+                f"{self._name} has no model {model}.",
+                remedy=f"Add it under providers.{self._name}.models in the settings.",
+                param="model",
+            ) from None
+
+    async def _bring_up(self, slot: Slot, context_length: int | None) -> None:
+        """The work of one load: end what is there, start the new runner, wait until it serves."""
+        settings, definition = self._settings, self._definition(slot.model)
+        engine = self._locate(settings.llama_server_path)
+        path, slot.file_bytes = await asyncio.to_thread(self._files.found, settings, slot.model)
+        if slot.runner is not None:
+            await _replace(slot.runner)
+
+        def command_for(port: int, api_key: str) -> RunnerCommand:
+            return runner_command(
+                engine,
+                settings,
+                alias=slot.model,
+                model_path=str(path),
+                context_length=context_length,
+                port=port,
+                api_key=api_key,
+                environ=self._environ,
+            )
+
+        slot.runner = Runner(slot.model, str(path), command_for, self._surroundings, self._on_crash)
+        slot.definition = definition
+        slot.asked_context = context_length or configured_context(definition.flags)
+        await slot.runner.start()
+
+    async def _end(self, model: str, end: Callable[[Runner], Awaitable[None]]) -> None:
+        slot = self._slots.get(model)
+        if slot is None:
+            return
+        await slot.give_up()
+        if slot.runner is not None:
+            await end(slot.runner)
+
+    def _described(self, slot: Slot) -> LoadedModel:
+        processes = slot.runner.processes if slot.runner else ()
+        usage = self._table.usage(processes)
+        return LoadedModel(
+            name=slot.model,
+            # What lies on a GPU is not resident; then the file's size is the better guess.
+            size_bytes=max(usage.resident_bytes, slot.file_bytes),
+            context_length=slot.context_length,
+            ttl_left_s=slot.ttl_left_s(self._clock.monotonic_s()),
+            needs_gpu=slot.definition is None or not slot.definition.cpu_only,
+            pid=slot.runner.pid if slot.runner else None,
+        )
+
+
+async def _replace(runner: Runner) -> None:
+    """End a runner to make room for its successor; at once if that is cancelled meanwhile."""
+    try:
+        await runner.stop(TERMINATE_GRACE_S)
+    except asyncio.CancelledError:
+        await runner.kill()
+        raise

@@ -1,0 +1,94 @@
+"""The model files of a llama-server provider.
+
+Decides: where a configured model lies, and how an installed one is described.
+Must not: load anything; reads of headers block, so they are called from worker threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tray_valet.core.config_providers import LlamaServerSettings
+from tray_valet.core.errors import LoadFailed
+from tray_valet.core.models import InstalledModel
+from tray_valet.providers.gguf_header import GgufHeader, NotGgufError, read_header, size_on_disk
+from tray_valet.providers.runner_command import configured_context, is_for_embeddings
+
+_LOG = logging.getLogger(__name__)
+
+
+class ModelFiles:
+    """Finds and describes them; remembers the headers of files that did not change."""
+
+    def __init__(self, base_dir: Path) -> None:
+        """`base_dir` is what relative paths are relative to where the settings do not say."""
+        self._base_dir = base_dir
+        self._headers: dict[tuple[Path, int, int], GgufHeader] = {}
+
+    def path_of(self, settings: LlamaServerSettings, alias: str) -> Path:
+        """Return the absolute path that the settings mean; the file may be missing."""
+        base = self._base_dir / _expanded(settings.base_models_path or "")
+        return base / _expanded(settings.models[alias].model_path)
+
+    def found(self, settings: LlamaServerSettings, alias: str) -> tuple[Path, int]:
+        """Return the path and the size in bytes. Raises LoadFailed where there is no such file."""
+        path = self.path_of(settings, alias)
+        try:
+            if not path.is_file():
+                raise FileNotFoundError(path)
+            return path, size_on_disk(path)
+        except OSError as error:
+            raise LoadFailed(
+                f"{alias} could not be loaded: there is no readable file {path}.",
+                remedy="Correct model_path or base_models_path in the settings.",
+            ) from error
+
+    def installed(self, settings: LlamaServerSettings) -> tuple[InstalledModel, ...]:
+        """Describe the configured models whose files are there."""
+        described = (self._described(settings, alias) for alias in settings.models)
+        return tuple(model for model in described if model is not None)
+
+    def _described(self, settings: LlamaServerSettings, alias: str) -> InstalledModel | None:
+        model, path = settings.models[alias], self.path_of(settings, alias)
+        try:
+            if not path.is_file():
+                return None
+            stat, size_bytes = path.stat(), size_on_disk(path)
+            header = self._header(path, stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            return None
+        embeds = is_for_embeddings(model.flags)
+        details = {
+            "format": "gguf",
+            "family": header.architecture,
+            "quantization_level": header.quantization,
+        }
+        return InstalledModel(
+            name=alias,
+            size_bytes=size_bytes,
+            context_length=configured_context(model.flags) or header.context_length,
+            modified_at=datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(),
+            details={key: value for key, value in details.items() if value},
+            can_chat=not embeds,
+            can_embed=embeds,
+            can_prompt=not embeds,
+            can_stream=not embeds,
+            needs_gpu=not model.cpu_only,
+        )
+
+    def _header(self, path: Path, modified_ns: int, size_bytes: int) -> GgufHeader:
+        key = (path, modified_ns, size_bytes)
+        if key not in self._headers:
+            try:
+                self._headers[key] = read_header(path)
+            except NotGgufError as error:
+                _LOG.warning("%s", error)
+                self._headers[key] = GgufHeader()
+        return self._headers[key]
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(os.path.expandvars(path))

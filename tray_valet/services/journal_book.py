@@ -1,0 +1,135 @@
+"""The journal on disk: what must come back, and the user's pauses that a restart must not undo.
+
+Decides: when it is written (before every unload, after every change of what our runners hold).
+Must not: load or unload. Every write is whole (temp file, fsync, replace): a kill at any moment leaves
+either the old journal or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tray_valet.core.holds import Hold, HoldKind, UserCause
+from tray_valet.core.journal import Journal, JournalEntry, PersistedHold, merged
+from tray_valet.core.ports import Clock
+from tray_valet.core.processes import ProcessIdentity
+
+_LOG = logging.getLogger(__name__)
+
+
+class JournalBook:
+    """Owns the journal. `write` puts bytes at a path atomically and durably; it runs in a thread."""
+
+    def __init__(self, path: Path, clock: Clock, write: Callable[[Path, bytes], None]) -> None:
+        self._path = path
+        self._clock = clock
+        self._write = write
+        self._lock = asyncio.Lock()
+        self.journal = Journal()
+        self.was_interrupted = False
+
+    def read(self) -> None:
+        """Read what the last run left. A damaged file is set aside as `.damaged`, and said."""
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            _LOG.error("The journal %s cannot be read: %s", self._path, error)
+            return
+        try:
+            found = msgspec.json.decode(raw, type=Journal)
+        except msgspec.MsgspecError as error:
+            damaged = self._path.with_suffix(".damaged")
+            self._path.replace(damaged)
+            _LOG.error("The journal was damaged (%s) and is kept as %s", error, damaged)
+            return
+        self.was_interrupted = not found.clean_exit
+        if not found.clean_exit:
+            # What our own runners held died with us: bring it back as well.
+            found = msgspec.structs.replace(found, set_aside=merged(found.set_aside, found.residents))
+        self.journal = msgspec.structs.replace(found, residents=())
+
+    @property
+    def missing(self) -> tuple[JournalEntry, ...]:
+        """What is set aside and has to come back."""
+        return self.journal.set_aside
+
+    async def set_aside(self, entries: tuple[JournalEntry, ...]) -> None:
+        """Note what is about to be unloaded, or still has to come back; on disk when this returns."""
+        if entries != self.journal.set_aside:
+            await self._save(set_aside=entries)
+
+    async def note_residents(self, entries: tuple[JournalEntry, ...]) -> None:
+        """Note what our own runners hold now."""
+        if _names(entries) != _names(self.journal.residents):
+            await self._save(residents=entries)
+
+    async def finish_restore(
+        self, waiting: tuple[JournalEntry, ...], residents: tuple[JournalEntry, ...]
+    ) -> None:
+        """In one write: only `waiting` still has to come back, and this is what our runners hold."""
+        await self._save(set_aside=waiting, residents=residents)
+
+    async def note_holds(self, holds: tuple[Hold, ...], now_s: float) -> None:
+        """Keep the user's own pauses over a restart."""
+        kept = tuple(
+            _persisted(h, now_s, self._clock.wall_s())
+            for h in holds
+            if h.kind is HoldKind.USER and isinstance(h.cause, UserCause)
+        )
+        if kept != self.journal.holds:
+            await self._save(holds=kept)
+
+    async def close(self) -> None:
+        """Say that we ended in order: what runs now is left as it is, what is set aside stays noted."""
+        await self._save(clean_exit=True)
+
+    async def _save(self, **changes: object) -> None:
+        async with self._lock:
+            self.journal = msgspec.structs.replace(
+                self.journal, **{"clean_exit": False, **changes, "written_at": self._clock.wall_s()}
+            )
+            await asyncio.shield(
+                asyncio.to_thread(self._write, self._path, msgspec.json.encode(self.journal))
+            )
+
+
+def _names(entries: tuple[JournalEntry, ...]) -> list[tuple[object, ...]]:
+    """What makes a difference: the time left changes at every look and is not worth a write."""
+    return [(e.provider, e.model, e.context_length) for e in entries]
+
+
+def _persisted(hold: Hold, now_s: float, wall_s: float) -> PersistedHold:
+    until = None if hold.expires_at_s is None else round(wall_s + hold.expires_at_s - now_s, 0)
+    return PersistedHold(
+        id=hold.id,
+        reason=hold.cause.reason if isinstance(hold.cause, UserCause) else "",
+        since=hold.since,
+        until=until,
+        pid=hold.process.pid if hold.process else None,
+        pid_start_time=hold.process.start_time if hold.process else None,
+    )
+
+
+def hold_from(kept: PersistedHold, now_s: float, wall_s: float) -> Hold:
+    """Make the hold of a persisted pause again; one whose time is up has `expires_at_s` in the past."""
+    process = (
+        ProcessIdentity(kept.pid, kept.pid_start_time)
+        if kept.pid is not None and kept.pid_start_time is not None
+        else None
+    )
+    return Hold(
+        id=kept.id,
+        kind=HoldKind.USER,
+        owner="user",
+        cause=UserCause(reason=kept.reason),
+        since=kept.since,
+        expires_at_s=None if kept.until is None else now_s + (kept.until - wall_s),
+        process=process,
+    )

@@ -1,0 +1,56 @@
+"""The machine's figures: one recent sample of host, GPUs and disk for everybody who asks.
+
+Decides: how old a sample may be. Must not: judge it (`pressure_watch.py` does). Everything that may
+block runs in a worker thread, once, however many ask at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from tray_valet.core.metrics import MachineSample
+from tray_valet.core.ports import Clock, GpuSensor, HostSensor
+
+_LOG = logging.getLogger(__name__)
+_FRESH_S = 1.0
+
+
+class Machine:
+    """Takes and keeps samples. `models_dir` names the volume that holds the models."""
+
+    def __init__(
+        self, host: HostSensor, gpus: GpuSensor, clock: Clock, models_dir: Callable[[], str]
+    ) -> None:
+        self._host = host
+        self._gpus = gpus
+        self._clock = clock
+        self._models_dir = models_dir
+        self._taken_at_s = -_FRESH_S
+        self._in_progress: asyncio.Task[MachineSample] | None = None
+        self.latest: MachineSample | None = None
+
+    @property
+    def gpu_missing_because(self) -> str | None:
+        return self._gpus.missing_because
+
+    async def sample(self, max_age_s: float = _FRESH_S) -> MachineSample:
+        """A sample at most `max_age_s` old."""
+        if self.latest is not None and self._clock.monotonic_s() - self._taken_at_s <= max_age_s:
+            return self.latest
+        if self._in_progress is None:
+            self._in_progress = asyncio.create_task(self._take(), name="sample the machine")
+        return await asyncio.shield(self._in_progress)
+
+    async def _take(self) -> MachineSample:
+        try:
+            models_dir = self._models_dir()
+            host, gpus, disk = await asyncio.to_thread(
+                lambda: (self._host.sample(), self._gpus.sample(), self._host.disk(models_dir))
+            )
+            self.latest = MachineSample(host=host, gpus=gpus, disk=disk, taken_at=self._clock.wall_s())
+            self._taken_at_s = self._clock.monotonic_s()
+            return self.latest
+        finally:
+            self._in_progress = None

@@ -1,0 +1,95 @@
+"""The control API: one Starlette app of reads, commands and events.
+
+Decides: the paths, and that every failure leaves as JSON. Must not: check who calls (`guard.py` does).
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from tray_valet.core.commands import Valet
+from tray_valet.core.errors import ValetError
+from tray_valet.core.ports import Clock
+from tray_valet.web.control_reads import ControlReads
+from tray_valet.web.control_writes import ControlWrites
+from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, unexpected
+from tray_valet.web.event_stream import EventStream
+from tray_valet.web.json_answer import error_answer
+
+
+class ControlApi:
+    """The ASGI app of the control API."""
+
+    def __init__(self, valet: Valet, *, clock: Clock) -> None:
+        self._events = EventStream(valet)
+        self._routes = [
+            *ControlReads(valet).routes(),
+            *ControlWrites(valet, clock).routes(),
+            Route("/events", self._events, methods=["GET"]),
+        ]
+        self._app = Starlette(
+            routes=self._routes,
+            exception_handlers={
+                ValetError: _on_valet_error,
+                HttpError: _on_http_error,
+                HTTPException: self._on_http_exception,
+                Exception: _on_mistake,  # Starlette raises it again after this answer; the guard logs it
+            },
+        )
+        self._app.router.redirect_slashes = False  # a redirect would be built from the caller's own words
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def end_streams(self) -> None:
+        """End every open event stream; the server is about to stop."""
+        self._events.close()
+
+    async def _on_http_exception(self, request: Request, error: Exception) -> Response:
+        allowed = self._methods_at(request)
+        if allowed:
+            return error_answer(_not_allowed(request.method, allowed))
+        return error_answer(
+            HttpError(404, ErrorType.NOT_FOUND, EdgeCode.PATH_NOT_FOUND, "There is nothing at that path.")
+        )
+
+    def _methods_at(self, request: Request) -> list[str]:
+        return sorted(
+            {
+                method
+                for route in self._routes
+                if route.matches(request.scope)[0] is not Match.NONE
+                for method in route.methods or ()
+            }
+        )
+
+
+def _not_allowed(method: str, allowed: list[str]) -> HttpError:
+    listed = ", ".join(allowed)
+    return HttpError(
+        405,
+        ErrorType.INVALID_REQUEST,
+        EdgeCode.METHOD_NOT_ALLOWED,
+        f"{method} is not possible there. Use {listed}.",
+        headers=((b"allow", listed.encode()),),
+    )
+
+
+async def _on_valet_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValetError)
+    return error_answer(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
+    return error_answer(error)
+
+
+async def _on_mistake(request: Request, error: Exception) -> Response:
+    answer = unexpected()
+    return Response(answer.body, status_code=answer.status, media_type="application/json")

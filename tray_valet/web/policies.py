@@ -1,0 +1,73 @@
+"""What the guard enforces at each of the two APIs, read from the settings in force.
+
+Decides: hosts, origins, sizes and times. Must not: look at a request.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from tray_valet.core.addresses import as_ip
+from tray_valet.core.config import ControlSettings, RouterSettings, Settings
+from tray_valet.web.requests import Authority, Origin, host_of, parse_origin
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+class GuardPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one API. Sizes in bytes, times in seconds.
+
+    `any_address`: bound to every address, so the one that a connection came in by is ours too.
+    `page_paths`: where a link on another page may lead (a plain navigation), being pages for people.
+    """
+
+    hosts: frozenset[Authority]
+    any_address: bool
+    origins: frozenset[Origin]
+    max_body_bytes: int
+    body_timeout_s: float
+    page_paths: tuple[str, ...] = ()
+    max_in_flight: int = 256
+
+
+def control_policy(settings: Settings) -> GuardPolicy:
+    """The control API's policy: small bodies, ten seconds to send one."""
+    return _policy(settings.control, body_timeout_s=10.0, page_paths=("/", "/ui", "/ui/"), max_in_flight=128)
+
+
+def router_policy(settings: Settings) -> GuardPolicy:
+    """The router API's policy: large bodies (pictures travel in them), two minutes to send one."""
+    return _policy(settings.router, body_timeout_s=120.0, page_paths=(), max_in_flight=2048)
+
+
+@lru_cache(maxsize=8)
+def _named(
+    host: str, allowed_hosts: tuple[str, ...], cors_origins: tuple[str, ...]
+) -> tuple[frozenset[Authority], bool, frozenset[Origin]]:
+    own = {authority for name in (host, *_LOOPBACK_NAMES) if (authority := host_of(name)) is not None}
+    extra = {authority for name in allowed_hosts if (authority := host_of(name)) is not None}
+    origins = {origin for text in cors_origins if (origin := parse_origin(text)) is not None}
+    address = as_ip(host)
+    is_wildcard = address is not None and address.is_unspecified
+    return frozenset(own | extra), is_wildcard, frozenset(origins)
+
+
+def _policy(
+    section: ControlSettings | RouterSettings,
+    *,
+    body_timeout_s: float,
+    page_paths: tuple[str, ...],
+    max_in_flight: int,
+) -> GuardPolicy:
+    hosts, any_address, origins = _named(section.host, section.allowed_hosts, section.cors_origins)
+    return GuardPolicy(
+        hosts=hosts,
+        any_address=any_address,
+        origins=origins,
+        max_body_bytes=section.max_body_bytes,
+        body_timeout_s=body_timeout_s,
+        page_paths=page_paths,
+        max_in_flight=max_in_flight,
+    )

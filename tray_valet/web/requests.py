@@ -1,0 +1,110 @@
+"""A request's head, taken apart once: method, path, headers, who calls, and from what page.
+
+Decides: what counts as a well-formed Host and Origin, and whether the caller is this machine.
+Must not: look at `request.url` or X-Forwarded-For: both are the caller's words, not facts.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from starlette.types import Scope
+
+from tray_valet.core.addresses import as_ip
+
+_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_PORTS = {"http": 80, "https": 443}
+CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """Host and port. The host is lower-case, an IPv6 address without brackets; port None = not said."""
+
+    host: str
+    port: int | None
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """A page's origin. The port is the scheme's own where none was written."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+class RequestHead:
+    """What the checks look at. Header names are lower-case bytes, as ASGI hands them over."""
+
+    __slots__ = ("_headers", "client_host", "method", "path", "scheme", "server_host", "server_port")
+
+    def __init__(self, scope: Scope) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.scheme: str = scope.get("scheme", "http")
+        client, server = scope.get("client"), scope.get("server")
+        self.client_host: str | None = client[0] if client else None
+        self.server_host: str | None = server[0] if server else None
+        self.server_port: int | None = server[1] if server else None
+        self._headers: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            self._headers.setdefault(name.lower(), []).append(value)
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a header, in order; [] where it is missing."""
+        return self._headers.get(name, [])
+
+    def text(self, name: bytes) -> str:
+        """The one value of a header, or "" when it is missing or there are several."""
+        values = self.all(name)
+        return values[0].decode("latin-1").strip() if len(values) == 1 else ""
+
+    @property
+    def is_from_loopback(self) -> bool:
+        """Whether the connection comes from this machine's loopback, by its socket alone."""
+        address = as_ip(self.client_host) if self.client_host else None
+        return address is not None and address.is_loopback
+
+
+def parse_authority(text: str) -> Authority | None:
+    """Take `host[:port]` apart; None if it is malformed, carries a user name, or is a trick.
+
+    Names in a form that only some resolvers read as an address (`127.1`, `0x7f.1`) stay names, and so
+    match nothing. A trailing dot is malformed: no client writes one by itself.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        inner, bracket, rest = text[1:].partition("]")
+        address = as_ip(inner) if bracket and ":" in inner and "%" not in inner else None
+        if address is None or (rest and not rest.startswith(":")):
+            return None
+        host, port = str(address), rest
+    else:
+        host, colon, digits = text.lower().partition(":")
+        port = colon + digits
+        if not _NAME.fullmatch(host):
+            return None
+    if not port:
+        return Authority(host, None)
+    number = port[1:]
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and 1 <= int(number) <= 65535):
+        return None
+    return Authority(host, int(number))
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Take an Origin header's value apart; None for `null` and for whatever is not one origin."""
+    scheme, separator, rest = text.lower().partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        return None
+    authority = parse_authority(rest)
+    if authority is None:
+        return None
+    return Origin(scheme, authority.host, authority.port or _PORTS.get(scheme))
+
+
+def host_of(text: str) -> Authority | None:
+    """A host from the settings: `name`, `name:port`, an address with or without brackets."""
+    address = as_ip(text)
+    return Authority(str(address), None) if address is not None else parse_authority(text)
