@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_reporting(arguments: list[str]) -> int:
-    is_json = "--json" in grammar.split_off_program(arguments)[0]
+    options = grammar.split_off_program(arguments)[0]
     try:
         return _dispatch(grammar.parse(arguments))
     except SystemExit as end:  # argparse, after --help
@@ -49,20 +49,24 @@ def _run_reporting(arguments: list[str]) -> int:
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001  the edge: every failure becomes one line and an exit code
-        return _report(error, is_json=is_json)
+        is_verbose = "-v" in options or "--verbose" in options
+        return _report(error, is_json="--json" in options, is_verbose=is_verbose)
 
 
-def _report(error: Exception, *, is_json: bool) -> int:
+def _report(error: Exception, *, is_json: bool, is_verbose: bool) -> int:
     """Print a failure as one line on stderr (with --json: an object on stdout); returns the exit code."""
     from tray_valet.commands.failures import exit_code_of, json_of, line_of
     from tray_valet.core.errors import ValetError
 
     if not isinstance(error, ValetError):
-        if os.environ.get("TRAY_VALET_TRACEBACK"):
-            raise error
+        if is_verbose:
+            import traceback
+
+            traceback.print_exception(error)
         what = f"{type(error).__name__}: {error}".rstrip(": ")
-        remedy = "This is a mistake in Tray Valet; TRAY_VALET_TRACEBACK=1 shows where."
-        error = ValetError(f"Something went wrong ({what}).", remedy=remedy)
+        error = ValetError(
+            f"Something went wrong ({what}).", remedy="This is a mistake in Tray Valet; -v shows where."
+        )
     print(line_of(error), file=sys.stderr)
     if is_json:
         print(json.dumps(json_of(error), indent=2, ensure_ascii=False))
@@ -126,7 +130,8 @@ def _activity(arguments: argparse.Namespace) -> int | None:
 
 def _games(arguments: argparse.Namespace) -> int | None:
     if arguments.classify is not None:
-        return _classify(arguments)
+        _classify(arguments)
+        return None
     from tray_valet.commands import showing
 
     showing.games(_client(), is_json=arguments.json)

@@ -274,6 +274,7 @@ def test_every_mistake_is_told_at_once() -> None:
         "thresholds.cpu_resume_pct",
         "thresholds.check_interval_seconds",
         "games.rules[0].action",
+        "games.rules[1]",
         "routes.a.candidates",
         "nonsense",
     }

@@ -368,6 +368,13 @@ def test_strange_processes_are_judged_without_an_error(strange: Process, system:
     assert classify(strange, system, LibraryIndex([program("/x", "x")], system), rules).verdict in Verdict
 
 
+def test_a_file_name_that_is_no_text_still_gives_findings_that_can_be_sent() -> None:
+    exe = f"{COMMON}/H\udce9ros/h\udce9ros"  # Latin-1 on the disk, as Python reads it
+    found = classify(process(exe), System.LINUX)
+    assert found.verdict is Verdict.GAME
+    assert msgspec.json.decode(msgspec.json.encode(found))["name"] == "H?ros"
+
+
 def test_a_verdict_is_cheap_enough_for_every_exec_of_the_machine() -> None:
     index = LibraryIndex(program(f"{COMMON}/Game {n}", f"Game {n}", str(n + 10)) for n in range(2000))
     rules = compile_rules([GameRule(name=f"Other {n}", action=Action.OFF) for n in range(10)])

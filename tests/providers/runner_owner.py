@@ -38,7 +38,7 @@ async def main(state_dir: Path, model_file: str, what: str) -> None:
     load = asyncio.create_task(provider.load(LoadRequest(model="one")), name="load")
     if what != "loading":
         await load
-    while not await provider.runners():
+    while not await provider.runners():  # noqa: ASYNC110 - a process has no event to wait for
         await asyncio.sleep(0.001)
     if what == "streaming":
         upstream = provider.upstream("one")

@@ -76,13 +76,14 @@ class BlindTable:
 
 
 class LeapingClock:
-    """Every look at it is a minute later."""
+    """Every look at it is so much later."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_s: float = 60) -> None:
+        self._step_s = step_s
         self._now_s = 0.0
 
     def monotonic_s(self) -> float:
-        self._now_s += 60
+        self._now_s += self._step_s
         return self._now_s
 
     def wall_s(self) -> float:
@@ -206,6 +207,26 @@ async def test_a_runner_that_does_nothing_for_long_is_given_up(
     assert not runner.is_running
 
 
+async def test_v21_a_load_of_many_minutes_completes_as_long_as_something_moves(
+    engine: Engine, tiny_model: Path, surroundings: RunnerSurroundings
+) -> None:
+    """By its clock the load takes hours; the engine shows progress for a second, then becomes itself."""
+    script = """
+import os, sys, time
+for number in range(100):
+    print("tensor", number, flush=True)
+    time.sleep(0.01)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+    slow = msgspec.structs.replace(engine, argv=(sys.executable, "-c", script, *engine.argv))
+    clock = LeapingClock(step_s=25)
+    runner = runner_of(slow, tiny_model, msgspec.structs.replace(surroundings, clock=clock))
+    await runner.start()
+    assert clock.wall_s() > runner_module.STALL_S
+    assert runner.state is RunnerState.READY
+    await runner.kill()
+
+
 async def test_a_runner_that_writes_a_lot_is_never_stalled_by_its_pipe(
     tiny_model: Path, surroundings: RunnerSurroundings, engine: Engine
 ) -> None:
@@ -283,7 +304,7 @@ async def test_a_signal_during_the_load_ends_the_process(
     runner = runner_of(engine, large_model, surroundings)
     start = asyncio.create_task(runner.start(), name="test-start")
     deadline_s = time.monotonic() + 10
-    while runner.state is not RunnerState.LOADING:  # noqa: ASYNC110 - it has no event to wait for
+    while runner.state is not RunnerState.LOADING:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0)
     assert runner.pid is not None

@@ -54,7 +54,7 @@ class TestLinuxProcesses(ProcessTableContract):
     def test_only_the_variables_that_rules_read_are_told(self, table: ProcessTable) -> None:
         env = {"SteamAppId": "1145360", "HOME": "/secret", "API_KEY": "s", "LUTRIS_GAME_UUID": "u-1"}
         with subprocess.Popen(["/bin/sleep", "60"], env=env) as child:
-            process = table.describe(child.pid)
+            process = table.describe(child.pid)  # at once: its exec may not be through yet
             child.kill()
         assert process is not None
         assert process.env == {"SteamAppId": "1145360", "LUTRIS_GAME_UUID": "u-1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import plistlib
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from tests.sensing.process_table_contract import ProcessTableContract
 from tray_valet.core.ports import ProcessTable
 from tray_valet.sensing.linux_procfs import split_cmdline
-from tray_valet.sensing.macos_processes import BsdInfo, argv_of, macos_processes
+from tray_valet.sensing.macos_processes import BsdInfo, Bundles, argv_of, macos_processes
 from tray_valet.sensing.portable_processes import PortableProcesses, PsutilOnly
 from tray_valet.sensing.windows_processes import command_line_of, windows_processes
 
@@ -53,6 +54,31 @@ def test_a_broken_macos_argument_area_is_empty(raw: bytes) -> None:
 def test_macos_process_info_has_the_kernels_layout() -> None:
     assert ctypes.sizeof(BsdInfo) == 136
     assert (BsdInfo.ppid.offset, BsdInfo.start_tvsec.offset, BsdInfo.start_tvusec.offset) == (16, 120, 128)
+
+
+@pytest.mark.parametrize("form", [plistlib.FMT_XML, plistlib.FMT_BINARY])
+def test_a_macos_bundle_tells_its_category(tmp_path: Path, form: plistlib.PlistFormat) -> None:
+    contents = tmp_path / "Mini Motorways.app" / "Contents"
+    contents.mkdir(parents=True)
+    info = {"LSApplicationCategoryType": "public.app-category.puzzle-games"}
+    (contents / "Info.plist").write_bytes(plistlib.dumps(info, fmt=form))
+    bundles = Bundles()
+    exe = f"{contents}/MacOS/Mini Motorways"
+    assert bundles.marks(exe) == {"bundle_category": "public.app-category.puzzle-games"}
+    (contents / "Info.plist").unlink()
+    assert bundles.marks(exe) == {"bundle_category": "public.app-category.puzzle-games"}  # read once
+
+
+@pytest.mark.parametrize(
+    "info", [b"", b"<plist", b"bplist00garbage", plistlib.dumps([1]), plistlib.dumps({})]
+)
+def test_a_macos_bundle_that_says_nothing_is_left_at_that(tmp_path: Path, info: bytes) -> None:
+    contents = tmp_path / "X.app" / "Contents"
+    contents.mkdir(parents=True)
+    (contents / "Info.plist").write_bytes(info)
+    assert Bundles().marks(f"{contents}/MacOS/X") == {}
+    assert Bundles().marks("/usr/bin/x") == {}
+    assert Bundles().marks("/nowhere/Y.app/Contents/MacOS/Y") == {}
 
 
 def windows_answer(text: str, *, length: int | None = None, shift: int = 0) -> ctypes.Array[ctypes.c_char]:

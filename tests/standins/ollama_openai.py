@@ -73,7 +73,7 @@ class OpenAiRoutes:
         """List what is on disk."""
         data = [
             {"id": m.name, "object": "model", "created": m.modified_ns // 10**9, "owned_by": "library"}
-            for m in self._models()
+            for m in sorted(self._models(), key=lambda m: -m.modified_ns)
         ]
         await reply.json({"object": "list", "data": data})
 
@@ -90,9 +90,8 @@ class OpenAiRoutes:
             async for word in self._tokens.of(runner, limit):
                 answer.words.append(word)
                 if body.get("stream"):
-                    await reply.part(
-                        answer.chunk({"role": "assistant", "content": word}), "text/event-stream"
-                    )
+                    role = {} if len(answer.words) > 1 else {"role": "assistant"}
+                    await reply.part(answer.chunk(role | {"content": word}), "text/event-stream")
             reason = "length" if len(answer.words) == limit else "stop"
             if not body.get("stream"):
                 await reply.json(answer.whole(reason))

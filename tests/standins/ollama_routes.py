@@ -181,7 +181,10 @@ class OllamaRoutes:
         return told
 
     async def _show(self, body: dict[str, Any], reply: Reply) -> None:
-        model = self.find(body)
+        asked = body.get("model") or body.get("name")
+        if not asked:
+            raise HttpError(400, "model is required")
+        model = self.find({"model": shortest_name(str(asked))})
         info = {"general.architecture": model.family, f"{model.family}.context_length": model.context_length}
         await reply.json(
             {

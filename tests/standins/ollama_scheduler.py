@@ -45,6 +45,7 @@ class Settings:
     free_bytes: int | None = None  # a load that needs more fails as out of memory
     offset_minutes: int = -420  # the server's time zone
     is_old: bool = False  # /api/tags without capabilities and context length, as older versions
+    abort_s: float = 0.2  # from a client's leaving to the end of the load it asked for
     pull_s: float = 0.2
     hang: list[str] = field(default_factory=list)  # paths that never answer
     fail: dict[str, int] = field(default_factory=dict)  # paths that answer with this status
@@ -196,6 +197,11 @@ class Scheduler:
             runner.timer.cancel()
             runner.timer = None
 
+    async def _give_up(self, process: asyncio.subprocess.Process) -> None:
+        """`WaitUntilRunning` looks for a client that left only so often."""
+        await asyncio.sleep(self.settings.abort_s)
+        await self._end(process)
+
     @staticmethod
     async def _end(process: asyncio.subprocess.Process) -> None:
         """As `stopProcess`: killed, and waited for."""
@@ -221,6 +227,9 @@ class Scheduler:
             await asyncio.wait({died}, timeout=load_s or 0.0)
             if process.returncode is not None or died.done():
                 raise LoadError(f"llama-server process has terminated: {_exit_text(process.returncode)}")
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_up(process))
+            raise
         except BaseException:
             await asyncio.shield(self._end(process))
             raise

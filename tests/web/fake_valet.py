@@ -19,7 +19,7 @@ from tray_valet.core.commands import CatalogEntry, KnownGame, RecordedFact
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import read_change
 from tray_valet.core.config_layers import build_settings
-from tray_valet.core.config_tree import Origin, Place, from_plain
+from tray_valet.core.config_tree import Origin, Place, from_plain, leaves
 from tray_valet.core.errors import GameRunning, Paused, Refused, UnknownModel, ValetError
 from tray_valet.core.holds import GameCause, Hold, HoldKind, Holds, ProgramCause, UserCause
 from tray_valet.core.journal import JournalEntry, entry_of
@@ -275,7 +275,9 @@ class FakeValet:
     async def update_settings(self, partial: Mapping[str, Any]) -> Settings:
         self._called("update_settings", partial=partial)
         before = from_plain(msgspec.to_builtins(self.settings), Place(Origin.FILE))
-        self.settings = build_settings(before, read_change(partial))
+        change = read_change(partial)
+        changed = [path for path, _ in leaves(change)]
+        self.settings = build_settings(before, change, changed=changed)
         return self.settings
 
     @asynccontextmanager

@@ -40,6 +40,7 @@ def demo(*, is_json: bool) -> int:
         try:
             _play(telling)
         except Interrupted as interruption:
+            telling.interrupted()
             return 128 + interruption.number
     telling.close()
     return int(ExitCode.DONE if telling.is_ok else ExitCode.FAILED)
@@ -54,10 +55,12 @@ def _play(telling: Telling) -> None:
         for name, step in story.steps():
             started_s = time.monotonic()
             try:
-                telling.seen(name, step(), time.monotonic() - started_s)
-            except ValetError as error:
-                telling.failed(name, str(error), time.monotonic() - started_s, valet.log_tail())
+                proof = step()
+            except Exception as error:  # noqa: BLE001  a step's guard: whatever it was, the log is wanted too
+                problem = str(error) if isinstance(error, ValetError) else f"{type(error).__name__}: {error}"
+                telling.failed(name, problem, time.monotonic() - started_s, valet.log_tail())
                 return
+            telling.seen(name, proof, time.monotonic() - started_s)
     finally:
         with _signals_ignored():
             if story.game is not None:
@@ -85,7 +88,7 @@ class Telling:
         self._say("A model steps aside for a game and comes back. Everything here is real but small and")
         self._say("happens in a temporary folder; your own models, games and settings are left alone.")
         self._say(
-            f"After a game: {END_DEBOUNCE_S:.0f} s to be sure that it has ended, then {GRACE_S:.0f} s of grace; "
+            f"After a game: {END_DEBOUNCE_S:.0f} s to be sure that it has ended, {GRACE_S:.0f} s of grace; "
             "usually it is 12 s and 30 s.\n"
         )
 
@@ -98,6 +101,11 @@ class Telling:
         self._problem, self._log_tail = problem, log_tail
         self._add(name, problem, took_s, is_ok=False, detail={})
 
+    def interrupted(self) -> None:
+        """Somebody ended it; everything is cleaned up by now."""
+        self._problem = "Interrupted; nothing was left behind."
+        self.close()
+
     def close(self) -> None:
         """Say how it went."""
         total_s = time.monotonic() - self._started_s
@@ -109,8 +117,10 @@ class Telling:
         elif self.is_ok:
             self._say(f"\nAll {len(self._steps)} steps were seen, in {plain(f'{total_s:.1f} s')}.")
         else:
-            self._say(f"\nNot seen: {plain(self._problem)}\n\nThe end of the valet's log:")
-            self._say("\n".join(f"  {plain(line)}" for line in self._log_tail) or "  (nothing)")
+            self._say(f"\n{plain(self._problem)}")
+            if self._log_tail:
+                self._say("\nThe end of the valet's log:")
+                self._say("\n".join(f"  {plain(line)}" for line in self._log_tail))
 
     def _add(self, name: str, text: str, took_s: float, *, is_ok: bool, detail: dict[str, Any]) -> None:
         at_s = time.monotonic() - self._started_s
@@ -155,4 +165,6 @@ def _signals_ignored() -> Iterator[None]:
 
 def _ending_signals() -> list[int]:
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # What our parent has ignored (nohup) stays ignored.
+    return [number for number in there if signal.getsignal(number) is not signal.SIG_IGN]

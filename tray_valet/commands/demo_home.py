@@ -196,7 +196,10 @@ def _copy_of_a_program(folder: Path) -> GameProgram:
         if _runs([str(copy), *trial], env):
             return GameProgram(argv=(str(copy), *lasting), env=env)
         copy.unlink()
-    raise NotSupported("No program of this machine could be copied to stand in for a game.")
+    raise NotSupported(
+        f"No program of this machine runs from {folder}, to stand in for a game.",
+        remedy="Set TMPDIR to a folder from which programs may be started.",
+    )
 
 
 def _runs(argv: list[str], env: dict[str, str]) -> bool:

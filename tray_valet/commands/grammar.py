@@ -36,7 +36,9 @@ class Parser(argparse.ArgumentParser):
 
         unknown = _UNKNOWN_COMMAND.match(message)
         if unknown:
-            raise WrongUsage(f"“{unknown['name']}” is not a command.", remedy=_did_you_mean(unknown["name"], message))
+            raise WrongUsage(
+                f"“{unknown['name']}” is not a command.", remedy=_did_you_mean(unknown["name"], message)
+            )
         raise WrongUsage(f"{message.rstrip('.')}.", remedy=f"See: {self.prog} --help")
 
 

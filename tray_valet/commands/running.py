@@ -65,7 +65,9 @@ def _place_hold(name: str, reason: str, find_client: Callable[[], Client]) -> st
         _say(f"{error.message} Starting {body['owner']} all the same.")
         return None
     except Exception as error:  # noqa: BLE001  a mistake of ours must not keep a game from starting
-        _say(f"Something went wrong ({error or type(error).__name__}). Starting {body['owner']} all the same.")
+        _say(
+            f"Something went wrong ({error or type(error).__name__}). Starting {body['owner']} all the same."
+        )
         return None
     if not isinstance(answer, dict) or "id" not in answer:
         return None

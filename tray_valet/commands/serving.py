@@ -11,7 +11,7 @@ import time
 from tray_valet.commands.client import Client, find_valet
 from tray_valet.commands.failures import CommandError
 from tray_valet.commands.tables import as_json
-from tray_valet.core.processes import ProcessIdentity, System
+from tray_valet.core.processes import ProcessIdentity
 
 _QUIT_TIMEOUT_S = 10.0  # the valet's own bound is 5 s
 _LOOK_EVERY_S = 0.02
@@ -39,16 +39,9 @@ def running_valet() -> Client:
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process lives."""
-    from tray_valet.desktop.system import current_system
+    from tray_valet.adapters.processes import process_table
 
-    if current_system() is System.LINUX:
-        # All adapters together take a quarter of a second to import: too long before every command.
-        from tray_valet.sensing.linux_processes import LinuxProcesses
-
-        return LinuxProcesses().is_alive(identity)
-    from tray_valet.adapters import ProcessAdapters
-
-    return ProcessAdapters(current_system()).table.is_alive(identity)
+    return process_table().is_alive(identity)
 
 
 def quit_valet(client: Client, *, is_json: bool) -> None:

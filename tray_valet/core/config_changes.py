@@ -125,12 +125,17 @@ def _edits(file: Node | None, change: Node, path: SettingsPath, kind: shapes.Typ
         if item.value is None and isinstance(kind, shapes.DictType):
             if there is not None:
                 yield Edit(here, is_removal=True)
-        elif item.entries and (there is None or there.entries) and not _differs_in_kind(there, item):
+        elif item.entries and _is_mapping(there) and not _differs_in_kind(there, item):
             yield from _edits(there, item, here, _inner(kind, key))
         elif item.value == {} and there is not None and isinstance(there.value, dict):
             continue
         elif there is None or not _is_same(to_plain(there), to_plain(item)):
             yield Edit(here, to_plain(item))
+
+
+def _is_mapping(there: Node | None) -> bool:
+    """Whether entries can be put there one by one."""
+    return there is None or isinstance(there.value, dict)
 
 
 def _differs_in_kind(there: Node | None, item: Node) -> bool:

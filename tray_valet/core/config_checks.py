@@ -159,6 +159,8 @@ class SettingsCheck:
             self._rule(("games", "rules", i), rule)
 
     def _rule(self, path: SettingsPath, rule: GameRuleSettings) -> None:
+        if any(bad[: len(path)] == path for bad in self._bad):
+            return  # what is missing may be what was written wrongly
         matchers = {
             "exe": rule.exe,
             "name": rule.name,

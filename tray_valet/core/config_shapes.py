@@ -156,6 +156,8 @@ def scalar_mistake(
                 return _enum_mistake(value, kind, path)
     if texts and isinstance(value, str):
         return None
+    if texts and numbers and not _is_number(value):
+        return f"{_said(value, path)} is neither text nor a number."
     if not numbers:
         remedy = "Put it in quotes." if _is_number(value) else "Write text."
         return None if isinstance(value, str) else f"{_said(value, path)} is not text. {remedy}"

@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from tray_valet.core import game_starters as starters
 from tray_valet.core import game_tables as tables
 from tray_valet.core.paths import (
     file_name,
@@ -28,7 +29,7 @@ from tray_valet.core.paths import (
 )
 from tray_valet.core.processes import Process, System
 
-_APP_ID = re.compile(r"AppId=(\d{1,20})")
+_APP_ID = re.compile(r"AppId=([0-9]{1,20})")
 _EXE_WITH_ARGUMENTS = re.compile(r'^("?)(.+?\.exe)(?=["\s]|$)', re.IGNORECASE)
 _WINDOWS_PROGRAM = re.compile(r"\.(?:exe|bat|msi|com)$", re.IGNORECASE)
 _ARGUMENTS_READ = 64  # nothing that the rules look for comes later
@@ -77,18 +78,18 @@ def identify(process: Process, system: System) -> Subject:
     first = argv[0] if argv else ""
     if stem == "reaper" or (not stem and file_name(first) == "reaper"):
         return _behind_reaper(path or first, process, system)
-    if stem in tables.TRANSLATORS and len(argv) > 1:
+    if stem in starters.TRANSLATORS and len(argv) > 1:
         inner = msgspec.structs.replace(process, exe=_absolute(argv[1], process.cwd), argv=argv[1:])
-        if stem_of(file_name(inner.exe)) not in tables.TRANSLATORS:
+        if stem_of(file_name(inner.exe)) not in starters.TRANSLATORS:
             return identify(inner, system)
-    if stem in tables.WINE_LOADERS or is_windows_path(first):
+    if stem in starters.WINE_LOADERS or is_windows_path(first):
         return _behind_wine(path, process, system)
     return _direct(path, process, system)
 
 
 def is_shortcut_id(steam_id: str) -> bool:
     """Whether the id is of a program that the user added to Steam, not of one that Steam sells."""
-    return steam_id.isdigit() and (int(steam_id) == 0 or int(steam_id) >= _SHORTCUT_FLOOR)
+    return _is_number(steam_id) and (int(steam_id) == 0 or int(steam_id) >= _SHORTCUT_FLOOR)
 
 
 def steam_id_in(env: dict[str, str]) -> str:
@@ -98,12 +99,16 @@ def steam_id_in(env: dict[str, str]) -> str:
     """
     for name in ("SteamAppId", "STEAM_COMPAT_APP_ID"):
         value = env.get(name, "")
-        if value.isdigit() and value.strip("0"):
+        if _is_number(value) and value.strip("0"):
             return value
     game_id = env.get("SteamGameId", "")
-    if game_id.isdigit() and len(game_id) <= 20 and int(game_id) > 0xFFFFFFFF:
+    if _is_number(game_id) and int(game_id) > 0xFFFFFFFF:
         return str(int(game_id) >> 32)
     return ""
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20
 
 
 def _direct(path: str, process: Process, system: System) -> Subject:
@@ -179,7 +184,7 @@ def is_wrapper_path(path: str) -> bool:
     if common is not None:
         return tables.STEAM_RUNNER_FOLDER.match(common[1]) is not None
     stem = stem_of(file_name(path))
-    return stem in tables.WRAPPERS or (_STEAM_PART.search(path) is not None and stem != "fossilize_replay")
+    return stem in starters.WRAPPERS or (_STEAM_PART.search(path) is not None and stem != "fossilize_replay")
 
 
 def _behind_wine(own_path: str, process: Process, system: System) -> Subject:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 
 
-def _names(text: str) -> frozenset[str]:
-    """A table written as words; `~` stands for a space inside a name."""
+def names_in(text: str) -> frozenset[str]:
+    """Read a table that is written as words; `~` stands for a space inside a name."""
     return frozenset(word.replace("~", " ") for word in text.split())
 
 
 # -- Steam's ids ---------------------------------------------------------------------------------
 
 STEAM_TOOL_IDS = (
-    _names(  # redistributables, runtimes, Proton; SteamVR, controller files, wallpapers, overlays
+    names_in(  # redistributables, runtimes, Proton; SteamVR, controller files, wallpapers, overlays
         """
     7 228980 221410 1070560 1391110 1628350 4183110 891390 858280 961940 1054830 1113280 1245040 1420170
     1493710 1580130 1887720 2180100 2230260 2348590 2805730 3086180 3658110 1161040 1826330
@@ -27,7 +27,7 @@ STEAM_TOOL_IDS = (
     """
     )
 )
-STEAM_APPLICATION_IDS = _names(  # Blender, OBS, Godot, Aseprite, Krita, RPG Maker, GameMaker, 3DMark, SFM …
+STEAM_APPLICATION_IDS = names_in(  # Blender, OBS, Godot, Aseprite, Krita, RPG Maker, GameMaker, 3DMark, SFM …
     """
     365670 1905180 404790 431730 280680 363890 1096900 220700 235900 1670630 223850 1325860 274920 1840
     """
@@ -42,7 +42,7 @@ STEAM_TOOL_FOLDER = re.compile(
 )
 # Those of them that run other programs.
 STEAM_RUNNER_FOLDER = re.compile(r"proton[ -]|steamlinuxruntime|steam linux runtime", re.IGNORECASE)
-STEAM_APPLICATION_FOLDERS = _names(
+STEAM_APPLICATION_FOLDERS = names_in(
     """
     blender obs-studio obs~studio godot~engine godot aseprite krita rpg~maker~mv rpg~maker~mz
     gamemaker~studio~2 gamemaker 3dmark vtube~studio substance~3d~painter substance~3d~designer
@@ -53,7 +53,7 @@ STEAM_APPLICATION_FOLDERS = _names(
 
 # -- never a game, wherever they lie ----------------------------------------------------------------
 
-HELPERS = _names(
+HELPERS = names_in(
     """
     reaper fossilize_replay iscriptevaluator steamerrorreporter steamservice steam_monitor steamwebhelper
     gameoverlayui gameoverlayui64 gldriverquery gldriverquery64 vulkandriverquery vulkandriverquery64
@@ -90,7 +90,7 @@ HELPER_NAME = re.compile(
     r"|updater$|autoupdate|shadercompile|shaderprecompile"
 )
 # Folders inside a game's folder that hold what others made: run-times and anti-cheat services.
-HELPER_FOLDERS = _names(
+HELPER_FOLDERS = names_in(
     """
     _commonredist commonredist _redist redist redistributables redistributable __installer _installer
     directxredist directx vcredist dotnetredist easyanticheat easyanticheat_eos battleye crashreporter
@@ -100,7 +100,7 @@ HELPER_FOLDERS = _names(
 
 # -- they start games; by themselves they are none ---------------------------------------------------
 
-LAUNCHERS = _names(
+LAUNCHERS = names_in(
     """
     steam steam.sh steam_osx steam-runtime steamcmd steamtinkerlaunch bigpicture epicgameslauncher
     epicgameslauncher-win64-shipping epic~games~launcher epicgameslauncher-mac-shipping galaxyclient
@@ -111,8 +111,8 @@ LAUNCHERS = _names(
     riot~client leagueclient rockstarlauncher launcherpatcher rockstar-games-launcher heroic legendary
     lutris lutris-wrapper bottles bottles-cli itch itch-setup butler gamehub cartridges playnite
     playnite.desktopapp playnite.fullscreenapp umu-run umu-launcher faugus-launcher pegasus-fe es-de
-    emulationstation minecraft-launcher minecraftlauncher minecraft~launcher prismlauncher multimc polymc
-    atlauncher gdlauncher curseforge overwolf modrinth-app technic-launcher lunarclient lunar~client
+    emulationstation hgl minecraft-launcher minecraftlauncher minecraft~launcher prismlauncher multimc
+    polymc atlauncher gdlauncher curseforge overwolf modrinth-app technic-launcher lunarclient lunar~client
     badlion~client hmcl robloxplayerlauncher robloxplayerinstaller bloxstrap fishstrap xboxpcapp xboxapp
     gamingservices gamingservicesui gamebar gamebarftserver xboxgamebar amazon~games amazongames
     amazon~games~ui hyp hoyoplay launcher_epic wgc wargaminggamecenter glyphclient paradox~launcher
@@ -124,7 +124,7 @@ LAUNCHERS = _names(
 
 # -- applications that need the GPU ------------------------------------------------------------------
 
-GPU_APPS = _names(
+GPU_APPS = names_in(
     """
     blender blender-launcher obs64 obs32 obs obs-studio unrealeditor ue4editor ue5editor unrealeditor-cmd
     ue4editor-cmd unreallightmass shadercompileworker robloxstudiobeta robloxstudio aseprite krita gimp
@@ -135,14 +135,14 @@ GPU_APPS = _names(
     """
 )
 # The same, but games have files of these names too: they count only outside of a game's folder.
-GPU_APPS_OUTSIDE = _names(
+GPU_APPS_OUTSIDE = names_in(
     "unity resolve nuke modo natron inkscape freecad darktable rawtherapee xcode logic~pro"
 )
 GODOT_EDITOR = re.compile(r"godot(?:[-_ .v]*\d.*|\.(?:x11|windows|linuxbsd).*|-mono)?$")
 
 # -- desktop programs that stores' clients and games open -------------------------------------------
 
-DESKTOP_PROGRAMS = _names(
+DESKTOP_PROGRAMS = names_in(
     """
     firefox firefox-esr firefox-bin chrome google-chrome google~chrome chromium chromium-browser brave
     brave-browser msedge microsoftedge microsoft-edge opera vivaldi vivaldi-bin librewolf waterfox zen
@@ -164,7 +164,7 @@ LIGHT_MAC_GAMES = re.compile(
 
 # -- known by their own file names ---------------------------------------------------------------------
 
-EMULATORS = _names(
+EMULATORS = names_in(
     """
     retroarch dolphin-emu dolphin-emu-nogui pcsx2 pcsx2-qt pcsx2x64 rpcs3 ppsspp ppssppsdl ppssppqt
     ppssppwindows ppssppwindows64 duckstation duckstation-qt duckstation-nogui
@@ -176,7 +176,7 @@ EMULATORS = _names(
     """
 )
 # KDE's file manager has the same name as the emulator has on Windows and macOS.
-EMULATORS_NOT_ON_LINUX = _names("dolphin dolphinemu")
+EMULATORS_NOT_ON_LINUX = names_in("dolphin dolphinemu")
 # Options that name a core, settings or a user folder: their values are not what is played.
 EMULATOR_OPTIONS_WITH_VALUE = frozenset(
     {
@@ -195,11 +195,13 @@ EMULATOR_OPTIONS_WITH_VALUE = frozenset(
 )
 
 # Free games for Linux that use the GPU, and store-less games elsewhere; never "all of /usr/games".
-KNOWN_GAMES = _names(
+KNOWN_GAMES = names_in(
     """
-    supertuxkart 0ad pyrogenesis xonotic xonotic-glx xonotic-sdl xonotic-linux64-glx xonotic-linux64-sdl
-    minetest luanti openttd wesnoth warzone2100 openarena ioquake3 quake3 sauerbraten sauer_client ac_client
-    redeclipse redeclipse_linux teeworlds ddnet hedgewars hwengine extremetuxracer etr fgfs flightgear torcs
+    forzahorizon4 forzahorizon5 forzamotorsport flightsimulator flightsimulator2024 haloinfinite
+    mcc-win64-winstore seaofthieves sotgame starfield warframe.x64 destiny2 warthunder supertuxkart 0ad
+    pyrogenesis xonotic xonotic-glx xonotic-sdl xonotic-linux64-glx xonotic-linux64-sdl minetest luanti
+    openttd wesnoth warzone2100 openarena ioquake3 quake3 sauerbraten sauer_client ac_client redeclipse
+    redeclipse_linux teeworlds ddnet hedgewars hwengine extremetuxracer etr fgfs flightgear torcs
     speed-dreams speed-dreams-2 stuntrally stuntrally3 megaglest openmw openra openra-ra veloren-voxygen
     unvanquished chocolate-doom gzdoom lzdoom uzdoom prboom-plus dsda-doom yquake2 yamagi-quake2 ironwail
     vkquake quakespasm stepmania itgmania osu! osu-lazer osu etl etlegacy simutrans widelands endless-sky
@@ -250,60 +252,10 @@ MINECRAFT_MAIN_CLASSES = frozenset(
 MINECRAFT_SERVER_ARGUMENT = re.compile(
     r"(?:forge|fml|neoforge|quilt|fabric)\w*server\w*|nogui|--nogui", re.IGNORECASE
 )
-MINECRAFT_RUNTIME = re.compile(r"/(?:java-runtime-\w+|jre-legacy)/", re.IGNORECASE)
+MINECRAFT_RUNTIME = re.compile(
+    r"/(?:java-runtime-\w+|jre-legacy|jre-x64|\.?minecraft/runtime)/", re.IGNORECASE
+)
 
-# -- how programs are started --------------------------------------------------------------------------
-
-WINE_LOADERS = _names(
-    """
-    wine wine64 wine32 wine-preloader wine64-preloader wineloader wineloader64 wine-stable wine64-stable
-    wine-development wine64-development wine-staging wine-arm64 wine32-preloader wine64-real wine.real
-    """
-)
-# What a store puts before a game's own command: never the program that is meant.
-WRAPPERS = _names(
-    """
-    env sh bash dash python python3 gamescope mangohud gamemoderun steam-launch-wrapper _v2-entry-point
-    proton umu-run taskset nice ionice prime-run obs-gamecapture obs-vkcapture gamescope-run switcherooctl
-    stl steamtinkerlaunch strangle vkbasalt dbus-run-session tray-valet systemd-run systemd-inhibit run
-    pressure-vessel-wrap pv-adverb
-    """
-)
-# They run another architecture's programs: the first argument is the program.
-TRANSLATORS = _names("box64 box86 fexinterpreter fex fexbash qemu-x86_64 qemu-i386 qemu-x86_64-static")
-# They run a game's own files: a file in a game's folder says which.
-RUNTIMES = _names(
-    "java javaw mono mono-sgen mono64 dotnet love love2d nw nwjs electron hl neko godot ags scummvm"
-)
-JAVA = _names("java javaw")
-
-# Clients that start games as their own children, wherever those are installed.
-GAME_STARTERS = _names(
-    """
-    battle.net upc ubisoftconnect eadesktop origin galaxyclient epicgameslauncher riotclientservices itch
-    heroic hgl legendary lutris-wrapper reaper amazon~games nile gogdl hyp
-    """
-)
-# What these variables name is inherited by everything a game opens: a second sign is always needed.
-STORE_VARIABLES = (("HEROIC_APP_NAME", "heroic"), ("LUTRIS_GAME_UUID", "lutris"), ("GAMEID", "umu"))
-STORE_OF_STARTER = {
-    "battle.net": "battlenet",
-    "upc": "ubisoft",
-    "ubisoftconnect": "ubisoft",
-    "eadesktop": "ea",
-    "origin": "ea",
-    "galaxyclient": "gog",
-    "epicgameslauncher": "epic",
-    "riotclientservices": "riot",
-    "itch": "itch",
-    "heroic": "heroic",
-    "legendary": "epic",
-    "lutris-wrapper": "lutris",
-    "amazon games": "amazon",
-    "nile": "amazon",
-    "gogdl": "gog",
-    "hyp": "hoyoverse",
-}
 STORE_OF_GAME = {
     **dict.fromkeys(("robloxplayerbeta", "robloxplayer", "sober"), "roblox"),
     **dict.fromkeys(

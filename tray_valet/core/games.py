@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from tray_valet.core import game_starters as starters
 from tray_valet.core import game_tables as tables
 from tray_valet.core.game_folders import (
     STEAM,
@@ -81,7 +82,24 @@ def classify(
     """
     subject = identify(process, system)
     found = _built_in(subject, process, index)
-    return apply_rules(rules, found, subject, process) if rules else found
+    if rules:
+        found = apply_rules(rules, found, subject, process)
+    return found if found.place.isascii() and found.name.isascii() else _readable(found)
+
+
+def _readable(found: Classification) -> Classification:
+    """File names need not be text: what goes to people and into JSON must be."""
+    return msgspec.structs.replace(
+        found,
+        name=_text(found.name),
+        root=_text(found.root),
+        aliases=tuple(_text(alias) for alias in found.aliases),
+        place=_text(found.place),
+    )
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _built_in(subject: Subject, process: Process, index: LibraryIndex) -> Classification:
@@ -97,7 +115,7 @@ def _built_in(subject: Subject, process: Process, index: LibraryIndex) -> Classi
 def _under_reaper(subject: Subject, process: Process, index: LibraryIndex) -> Classification:
     """Steam's own word that it starts something: the earliest sign, and it lives as long as the game."""
     folder = steam_folder_of(subject.path)
-    steam_id = subject.steam_id if subject.steam_id != "0" else steam_id_in(process.env)
+    steam_id = subject.steam_id if subject.steam_id != "0" else steam_id_in(process.env) or "0"
     if subject.is_setup_step or _is_helper(subject):
         return steam_finding(Verdict.NOT, steam_id, folder, BuiltInRule.STEAM_SETUP)
     known = steam_program(steam_id, folder, index, rule=BuiltInRule.STEAM_REAPER)
@@ -160,12 +178,12 @@ def _named(subject: Subject, process: Process, index: LibraryIndex) -> Classific
 
 
 def _java_game(subject: Subject, process: Process, index: LibraryIndex) -> Classification | None:
-    return minecraft(subject) if subject.stem in tables.JAVA else None
+    return minecraft(subject) if subject.stem in starters.JAVA else None
 
 
 def _run_time(subject: Subject, process: Process, index: LibraryIndex) -> Classification | None:
     """A run-time outside of the game's folder that runs a file inside of it."""
-    if subject.stem not in tables.RUNTIMES:
+    if subject.stem not in starters.RUNTIMES:
         return None
     for path in argument_paths(subject, process):
         inner = Subject(
@@ -222,12 +240,12 @@ def _wine_program(subject: Subject, process: Process, index: LibraryIndex) -> Cl
         known = steam_program(steam_id, "", index)
         name = display_name(subject)
         return known or steam_finding(Verdict.GAME, steam_id, "", BuiltInRule.WINE, name)
-    for variable, store in tables.STORE_VARIABLES:
+    for variable, store in starters.STORE_VARIABLES:
         value = process.env.get(variable, "")
         if value:
-            root = f"{store}:{value}"
+            root = "" if value in starters.NOBODYS_IDS else f"{store}:{value}"
             return _finding(subject, Verdict.GAME, BuiltInRule.WINE, store=store, root=root)
-    if _GAMES_FOLDER.search(subject.path) or stem_of(process.parent_name) in tables.GAME_STARTERS:
+    if _GAMES_FOLDER.search(subject.path) or stem_of(process.parent_name) in starters.STORE_OF_STARTER:
         return _finding(subject, Verdict.GAME, BuiltInRule.WINE)
     return None
 
@@ -237,10 +255,12 @@ def _store_child(subject: Subject, process: Process, index: LibraryIndex) -> Cla
     if _SHARED_PLACE.match(subject.path):
         return None
     parent = stem_of(process.parent_name)
-    is_child = parent in tables.GAME_STARTERS or (parent == STEAM and subject.system is System.WINDOWS)
+    is_child = parent in starters.STORE_OF_STARTER or (parent == STEAM and subject.system is System.WINDOWS)
     steam_id = steam_id_in(process.env)
     marks = [
-        f"{store}:{process.env[name]}" for name, store in tables.STORE_VARIABLES if process.env.get(name)
+        f"{store}:{value}"
+        for name, store in starters.STORE_VARIABLES
+        if (value := process.env.get(name, "")) and value not in starters.NOBODYS_IDS
     ]
     is_marked = bool(marks or is_shortcut_id(steam_id)) and _GAMES_FOLDER.search(subject.path) is not None
     if not is_child and not is_marked:
@@ -251,7 +271,7 @@ def _store_child(subject: Subject, process: Process, index: LibraryIndex) -> Cla
             known = steam_program(steam_id, "", index)
             return known or steam_finding(Verdict.GAME, steam_id, "", BuiltInRule.STORE_CHILD, name)
         return _finding(subject, Verdict.GAME, BuiltInRule.STORE_CHILD, store=STEAM)
-    store = marks[0].split(":")[0] if marks else tables.STORE_OF_STARTER.get(parent, "")
+    store = marks[0].split(":")[0] if marks else starters.STORE_OF_STARTER.get(parent, "")
     root = marks[0] if marks else ""
     return _finding(subject, Verdict.GAME, BuiltInRule.STORE_CHILD, store=store, root=root)
 

@@ -146,19 +146,18 @@ def _kernel32() -> Any:
 def job_limits() -> Any:
     """A JOBOBJECT_EXTENDED_LIMIT_INFORMATION (144 bytes on 64-bit systems) with the kill-on-close flag."""
     import ctypes
-    from ctypes import wintypes
 
     class BasicLimits(ctypes.Structure):
         _fields_ = (
             ("PerProcessUserTimeLimit", ctypes.c_int64),
             ("PerJobUserTimeLimit", ctypes.c_int64),
-            ("LimitFlags", wintypes.DWORD),
+            ("LimitFlags", ctypes.c_uint32),
             ("MinimumWorkingSetSize", ctypes.c_size_t),
             ("MaximumWorkingSetSize", ctypes.c_size_t),
-            ("ActiveProcessLimit", wintypes.DWORD),
+            ("ActiveProcessLimit", ctypes.c_uint32),
             ("Affinity", ctypes.c_size_t),
-            ("PriorityClass", wintypes.DWORD),
-            ("SchedulingClass", wintypes.DWORD),
+            ("PriorityClass", ctypes.c_uint32),
+            ("SchedulingClass", ctypes.c_uint32),
         )
 
     class ExtendedLimits(ctypes.Structure):

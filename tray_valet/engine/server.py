@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
@@ -109,6 +108,8 @@ def _fail(reason: str) -> int:
 
 
 def _engine_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("xllamacpp")
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
 """llama-server's flags, as far as the in-process engine has them, as one table.
 
 Decides: which flag sets which field of xllamacpp's `CommonParams`, and how its value is read.
-Must not: import xllamacpp (values are looked up in the module that is handed in) or start anything.
+Must not: import xllamacpp (values are looked up in the module that is handed in), or anything slow.
 Source: llama.cpp `common/arg.cpp` for names and meanings; `dir(xllamacpp.CommonParams())` for the fields.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 Reader = Callable[[ModuleType, str], Any]
 
@@ -20,7 +18,7 @@ class FlagError(ValueError):
     """A flag is unknown, lacks its value, or has a bad one; the text is llama-server's own."""
 
 
-class Flag(msgspec.Struct, frozen=True):
+class Flag(NamedTuple):
     """One flag. `read` turns its value into the field's; without `read` it is a switch that sets `fixed`."""
 
     names: str  # separated by spaces
@@ -130,10 +128,12 @@ FLAGS = (
     Flag("-m --model", "model.path", _text),
     Flag("-a --alias", "model_alias", _set),
     Flag("-mm --mmproj", "mmproj.path", _text),
-    Flag("--load-mode", "load_mode", _choice("llama_load_mode", "LLAMA_LOAD_MODE_", dio="direct_io")),
+    Flag("-lm --load-mode", "load_mode", _choice("llama_load_mode", "LLAMA_LOAD_MODE_", dio="direct_io")),
     Flag("--no-mmap", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_NONE"),
     Flag("--mmap", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_MMAP"),
-    Flag("--mlock", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_MMAP_MLOCK"),
+    Flag("--mlock", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_MLOCK"),
+    Flag("-dio --direct-io", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_DIRECT_IO"),
+    Flag("-ndio --no-direct-io", "load_mode", fixed="llama_load_mode.LLAMA_LOAD_MODE_NONE"),
     Flag("--warmup", "warmup"),
     Flag("--no-warmup", "warmup", fixed=False),
     Flag("--check-tensors", "check_tensors"),

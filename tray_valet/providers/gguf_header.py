@@ -17,6 +17,7 @@ import msgspec
 
 _STRING_MAX_BYTES = 1 << 20
 _PAIRS_MAX = 4_096
+_ARRAY_MAX_ITEMS = 10_000_000
 _STRING, _ARRAY = 8, 9
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -49,7 +50,7 @@ def read_header(path: Path) -> GgufHeader:
     try:
         with path.open("rb") as file:
             return _header(_interesting(file))
-    except (struct.error, UnicodeDecodeError, KeyError) as error:
+    except (struct.error, KeyError) as error:
         raise NotGgufError(f"{path} is not a whole GGUF file") from error
 
 
@@ -100,6 +101,8 @@ def _value(file: BinaryIO, kind: int) -> object:
     if kind != _ARRAY:
         return _numbers(file, _FORMATS[kind])[0]
     item_kind, count = _numbers(file, "IQ")
+    if count > _ARRAY_MAX_ITEMS:
+        raise KeyError(count)
     if item_kind == _STRING:
         for _ in range(count):
             _string(file)

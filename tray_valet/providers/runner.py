@@ -175,6 +175,8 @@ class Runner:
         self.state = RunnerState.STARTING
         try:
             command = self._command_for(port, self._api_key)
+            if command.ignored:
+                _LOG.warning("%s: flags that are not the user's: %s", self.model, " ".join(command.ignored))
             process = await RunnerProcess.spawn(
                 command, self.model, self._with.table, self._with.tie, self._log
             )

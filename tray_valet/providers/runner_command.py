@@ -22,11 +22,30 @@ _DEVICES = ("-dev", "--device", "-ngl", "--gpu-layers", "--n-gpu-layers")
 _EMBEDDING = ("--embedding", "--embeddings")
 # All take a value. What a runner serves, where, and to whom is not the user's to choose.
 _OURS = (
-    *("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-a", "--alias"),
+    *(
+        "-m",
+        "--model",
+        "-mu",
+        "--model-url",
+        "-dr",
+        "--docker-repo",
+        "-hf",
+        "-hfr",
+        "--hf-repo",
+        "-a",
+        "--alias",
+    ),
     *("--host", "--port", "--api-key", "--api-key-file", "--api-prefix", "--ssl-key-file", "--ssl-cert-file"),
 )
 _OUR_VARIABLES = (
-    *("LLAMA_ARG_MODEL", "LLAMA_ARG_MODEL_URL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_ALIAS", "LLAMA_ARG_HOST"),
+    *(
+        "LLAMA_ARG_MODEL",
+        "LLAMA_ARG_MODEL_URL",
+        "LLAMA_ARG_HF_REPO",
+        "LLAMA_ARG_DOCKER_REPO",
+        "LLAMA_ARG_ALIAS",
+        "LLAMA_ARG_HOST",
+    ),
     *("LLAMA_ARG_PORT", "LLAMA_ARG_API_KEY_FILE", "LLAMA_ARG_API_PREFIX"),
     *("LLAMA_ARG_SSL_KEY_FILE", "LLAMA_ARG_SSL_CERT_FILE"),
 )

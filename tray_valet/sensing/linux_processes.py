@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -35,6 +36,9 @@ from tray_valet.sensing.linux_procfs import (
 )
 from tray_valet.sensing.linux_sockets import listener_inodes, socket_inodes_of
 from tray_valet.sensing.process_images import ImageKey
+
+_EXEC_LOOKS = 4
+_EXEC_WAIT_S = 0.0002
 
 
 class LinuxProcesses:
@@ -63,11 +67,13 @@ class LinuxProcesses:
             stat = stat_of(folder)
             if stat is None or stat.is_kernel_thread or stat.is_dead:
                 return None
+            exe = exe_of(folder)
+            argv_raw, env_raw = _arguments(folder, is_exec_awaited=bool(exe))
             return Process(
                 identity=ProcessIdentity(pid, stat.start_time),
-                exe=exe_of(folder),
-                argv=split_cmdline(read_file(folder, "cmdline", ARGV_MAX_BYTES)),
-                env=interesting_env(read_file(folder, "environ", ENV_MAX_BYTES)),
+                exe=exe,
+                argv=split_cmdline(argv_raw),
+                env=interesting_env(env_raw),
                 parent_pid=stat.parent_pid,
                 parent_name=self._name(stat.parent_pid),
                 cwd=read_link(folder, "cwd"),
@@ -227,3 +233,18 @@ class LinuxProcesses:
                 if name.startswith(stat.comm):
                     return name
         return stat.comm
+
+
+def _arguments(folder: int, *, is_exec_awaited: bool) -> tuple[bytes, bytes]:
+    """Read cmdline and environ. During an exec the new image is there a moment before its arguments,
+    and these before its environment: they are waited for, a millisecond at most."""
+    argv_raw = read_file(folder, "cmdline", ARGV_MAX_BYTES)
+    looks_left = _EXEC_LOOKS if is_exec_awaited else 0
+    while not argv_raw and looks_left > 0:
+        time.sleep(_EXEC_WAIT_S)
+        argv_raw = read_file(folder, "cmdline", ARGV_MAX_BYTES)
+        looks_left -= 1
+    env_raw = read_file(folder, "environ", ENV_MAX_BYTES)
+    if not env_raw and is_exec_awaited:
+        env_raw = read_file(folder, "environ", ENV_MAX_BYTES)
+    return argv_raw, env_raw

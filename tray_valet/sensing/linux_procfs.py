@@ -19,13 +19,9 @@ INTERESTING_ENV = frozenset(
         "SteamAppId",
         "SteamGameId",
         "STEAM_COMPAT_APP_ID",
-        "STEAM_COMPAT_INSTALL_PATH",
         "HEROIC_APP_NAME",
-        "HEROIC_APP_RUNNER",
         "LUTRIS_GAME_UUID",
         "GAMEID",
-        "STORE",
-        "WINEPREFIX",
     }
 )
 _ENV_NAMES = {name.encode(): name for name in INTERESTING_ENV}

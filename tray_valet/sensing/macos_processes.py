@@ -1,4 +1,4 @@
-"""What macOS tells of a process through libproc and sysctl.
+"""What macOS tells of a process through libproc, sysctl and its bundle.
 
 Decides: a process's arguments, parent and start time. Must not: read more of its memory than that.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from xml.parsers.expat import ExpatError
 
 from tray_valet.sensing.portable_processes import PortableProcesses
 
@@ -20,7 +21,43 @@ _CTL_KERN = 1
 _KERN_PROCARGS2 = 49
 _PIDTBSDINFO = 3
 _MICROSECONDS = 1_000_000
+_MOST_BUNDLES = 500  # remembered
 _MAX_ARGV_BYTES = 1 << 20  # macOS' ARG_MAX
+
+
+class Bundles:
+    """The categories of application bundles, each read once.
+
+    Source: LSApplicationCategoryType in Contents/Info.plist (developer.apple.com, Bundle Resources);
+    games say `public.app-category.games` or `public.app-category.…-games`.
+    """
+
+    def __init__(self) -> None:
+        self._categories: dict[str, str] = {}
+
+    def marks(self, exe: str) -> dict[str, str]:
+        """Tell the category of the innermost bundle that holds the program; {} without one."""
+        bundle, found, _ = exe.rpartition("/Contents/MacOS/")
+        if not found or not bundle.endswith(".app"):
+            return {}
+        if bundle not in self._categories:
+            if len(self._categories) >= _MOST_BUNDLES:
+                self._categories.clear()
+            self._categories[bundle] = _category(bundle)
+        category = self._categories[bundle]
+        return {"bundle_category": category} if category else {}
+
+
+def _category(bundle: str) -> str:
+    import plistlib
+
+    try:
+        with open(f"{bundle}/Contents/Info.plist", "rb") as file:
+            content = plistlib.load(file)
+    except (OSError, ValueError, plistlib.InvalidFileException, ExpatError):
+        return ""  # not there or broken: it says nothing
+    value = content.get("LSApplicationCategoryType", "") if isinstance(content, dict) else ""
+    return value if isinstance(value, str) else ""
 
 
 class BsdInfo(ctypes.Structure):
@@ -43,6 +80,7 @@ class MacReader:
 
     def __init__(self) -> None:
         """Load the system's libraries. Raises OSError elsewhere than on macOS."""
+        self._bundles = Bundles()
         self._libproc = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
         self._libproc.proc_pidinfo.argtypes = (
             ctypes.c_int,
@@ -81,6 +119,10 @@ class MacReader:
         """Tell the start in microseconds since the epoch; None for other users' processes."""
         info = self._info(pid)
         return int(info.start_tvsec) * _MICROSECONDS + int(info.start_tvusec) if info is not None else None
+
+    def marks(self, exe: str) -> dict[str, str]:
+        """Tell the category that the program's bundle gives itself, as `bundle_category`."""
+        return self._bundles.marks(exe)
 
     def _info(self, pid: int) -> BsdInfo | None:
         info = BsdInfo()

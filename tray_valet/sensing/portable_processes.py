@@ -36,6 +36,10 @@ class SystemReader(Protocol):
         """Microseconds since the epoch, the same for the whole life of the process."""
         ...
 
+    def marks(self, exe: str) -> dict[str, str]:
+        """What the system says of the program itself; given on as `Process.env`."""
+        ...
+
 
 class PsutilOnly:
     """`SystemReader` that leaves everything to psutil's harmless calls."""
@@ -51,6 +55,10 @@ class PsutilOnly:
     def start_time(self, pid: int) -> int | None:
         """Left to psutil."""
         return None
+
+    def marks(self, exe: str) -> dict[str, str]:
+        """Nothing is known."""
+        return {}
 
 
 class PortableProcesses:
@@ -72,7 +80,10 @@ class PortableProcesses:
         return pids
 
     def describe(self, pid: int) -> Process | None:
-        """Describe what runs there now; None for a zombie or nothing. No environment is told."""
+        """Describe what runs there now; None for a zombie or nothing.
+
+        No environment is read; `env` holds only the reader's marks.
+        """
         process = self._living(pid)
         if process is None:
             return None
@@ -80,10 +91,12 @@ class PortableProcesses:
         if start_time is None:
             return None
         parent_pid = self._parent_pid(process)
+        exe = self._exe(process)
         return Process(
             identity=ProcessIdentity(pid, start_time),
-            exe=self._exe(process),
+            exe=exe,
             argv=self._reader.argv(pid),
+            env=self._reader.marks(exe),
             parent_pid=parent_pid,
             parent_name=self._name(parent_pid),
         )

@@ -26,7 +26,7 @@ from tray_valet.core.processes import System
 from tray_valet.sensing.vdf_files import VdfError, read_vdf
 
 STORE = "steam"
-_MANIFEST = re.compile(r"appmanifest_(\d{1,10})\.acf", re.IGNORECASE)
+_MANIFEST = re.compile(r"appmanifest_([0-9]{1,10})\.acf", re.IGNORECASE)
 _MANIFESTS_MAX = 20_000  # more in one folder is no library of anybody's
 _LIBRARIES_MAX = 64
 _LINUX_ROOTS = (
@@ -253,7 +253,7 @@ def _program_of(manifest: Path, steamapps: Path) -> Program:
     match = _MANIFEST.fullmatch(manifest.name)
     appid = _text(state, "appid") or (match[1] if match else "")
     installdir = _text(state, "installdir")
-    if not appid.isdigit():
+    if not re.fullmatch("[0-9]{1,20}", appid):
         raise VdfError(f"Its appid {appid[:40]!r} is not a number.")
     if not installdir or installdir in (".", "..") or re.search(r"[/\\\x00]", installdir):
         raise VdfError(f"Its installdir {installdir[:80]!r} is not the name of a folder.")

@@ -81,6 +81,10 @@ class WindowsReader:
         """Left to psutil, which asks with the same harmless handle."""
         return None
 
+    def marks(self, exe: str) -> dict[str, str]:
+        """Nothing is known."""
+        return {}
+
     @contextmanager
     def _handle(self, pid: int) -> Iterator[int | None]:
         handle = self._kernel32.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)

@@ -49,8 +49,8 @@ def _replace(temporary: str, target: Path) -> None:
         try:
             os.replace(temporary, target)
             return
-        except PermissionError:
-            if os.name != "nt" or attempt == _REPLACE_ATTEMPTS - 1:
+        except PermissionError as error:
+            if getattr(error, "winerror", None) is None or attempt == _REPLACE_ATTEMPTS - 1:
                 raise
             time.sleep(_REPLACE_PAUSE_S)
 

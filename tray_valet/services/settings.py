@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import stat
@@ -22,7 +21,7 @@ import msgspec
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import apply_edits, edits_of, read_change
 from tray_valet.core.config_environment import environment_layer
-from tray_valet.core.config_layers import build_settings, in_order, merge_layers
+from tray_valet.core.config_layers import build_settings, in_order
 from tray_valet.core.config_tree import (
     Node,
     Origin,
@@ -35,30 +34,16 @@ from tray_valet.core.config_tree import (
     nested,
     to_plain,
 )
-from tray_valet.core.errors import SettingsChangedElsewhere, SettingsError, SettingsProblem
+from tray_valet.core.errors import SettingsChangedElsewhere, SettingsError
 from tray_valet.desktop.file_lock import locked
 from tray_valet.services.atomic_file import write_atomically
-from tray_valet.services.settings_text import MAX_FILE_BYTES, parse_settings, parse_value
+from tray_valet.services.settings_reading import Reading, Signature, read_file, signature_of
+from tray_valet.services.settings_text import parse_value
 from tray_valet.services.settings_writing import rewritten
 
 _LOG = logging.getLogger(__name__)
 WATCH_INTERVAL_S = 2.0
 _LOCK_TIMEOUT_S = 5.0
-
-Signature = tuple[int, int, int]
-
-
-class _Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of the file: its bytes, what they say (in our spellings), and what is wrong with them."""
-
-    data: bytes = b""
-    exists: bool = False
-    tree: Node = empty(Origin.FILE)
-    error: SettingsError | None = None
-
-    @property
-    def version(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()[:16] if self.exists else ""
 
 
 class SettingsStore:
@@ -84,7 +69,7 @@ class SettingsStore:
         self._lock = threading.Lock()
         self._signature: Signature | None = None
         self._has_been_missing = False
-        self._read = _Reading()
+        self._read = Reading()
         self._is_file_broken = False
         self._good_tree: Node | None = None
         self._overrides: dict[str, str] = {}
@@ -185,30 +170,12 @@ class SettingsStore:
     # -- reading ---------------------------------------------------------------------------------
 
     def _signature_now(self) -> Signature | None:
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
-
-    def _read_file(self) -> _Reading:
-        try:
-            if stat.S_ISFIFO(os.stat(self.path).st_mode):
-                raise OSError("it is a pipe")  # reading one would wait for ever
-            with self.path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return _Reading()
-        except OSError as error:
-            message = f"The file cannot be read: {error.strerror or error}."
-            problem = SettingsProblem(path=self.path.name, message=message)
-            return _Reading(exists=True, error=SettingsError((problem,)))
-        return _reading_of(data, self.path.name)
+        return signature_of(self.path)
 
     def _load(self, signature: Signature | None) -> None:
         self._signature = signature
         self._has_been_missing = False
-        self._read = self._read_file()
+        self._read = read_file(self.path)
         settings, problem = self._in_force()
         self._warn_if_readable_by_others()
         self._accept(settings, problem)
@@ -239,10 +206,9 @@ class SettingsStore:
             yield self._good_tree
         if self._last_good_file is None:
             return
-        with contextlib.suppress(OSError):
-            reading = _reading_of(self._last_good_file.read_bytes(), self._last_good_file.name)
-            if reading.error is None:
-                yield reading.tree
+        reading = read_file(self._last_good_file)
+        if reading.exists and reading.error is None:
+            yield reading.tree
 
     def _layers(self, tree: Node, has_environment: bool) -> list[Node]:
         if not has_environment:
@@ -285,8 +251,8 @@ class SettingsStore:
             _LOG.warning("the last good settings cannot be kept: %s", error)
 
     def _warn_if_readable_by_others(self) -> None:
-        if os.name != "posix" or not self._read.exists:
-            return
+        if not hasattr(os, "geteuid") or not self._read.exists:
+            return  # without POSIX's owners and modes, st_mode says nothing about others
         with contextlib.suppress(OSError):
             mode = stat.S_IMODE(os.stat(self.path).st_mode)
             text = f"{self.path} can be read by others. Run: chmod 600 {self.path}"
@@ -328,20 +294,6 @@ def read_settings(
     if store.problem is not None:
         raise store.problem
     return settings
-
-
-def _reading_of(data: bytes, name: str) -> _Reading:
-    try:
-        tree, problems = merge_layers(parse_settings(data, name=name))
-    except SettingsError as error:
-        return _Reading(data=data, exists=True, error=error)
-    if problems:
-        # The rest of the mistakes is worth telling in the same breath.
-        try:
-            build_settings(parse_settings(data, name=name))
-        except SettingsError as error:
-            return _Reading(data=data, exists=True, error=error)
-    return _Reading(data=data, exists=True, tree=tree)
 
 
 def _changed_elsewhere(param: str | None = None) -> SettingsChangedElsewhere:

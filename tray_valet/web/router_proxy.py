@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _Headers = list[tuple[bytes, bytes]]
 _CONNECT_TIMEOUT_S = 5.0
-_CLOSE_TIMEOUT_S = 0.5
+_CLOSE_TIMEOUT_S = 0.3
 # RFC 9110, 7.6.1, and what belongs to one hop or to us alone.
 _NOT_UPSTREAM = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -113,6 +113,8 @@ class Exchange:
         except ValetError as error:
             if not self._is_started:
                 raise
+            if response is not None:
+                await _close(response)  # the engine stops first; the client is told after
             await self._end_early(error)
         finally:
             self._revoked.cancel()
