@@ -135,6 +135,7 @@ def test_the_environment_is_over_the_file() -> None:
         ("TRAY_VALET_ROUTER__API_KEYS", "abc", "keys and values"),
         ("TRAY_VALET_THRESHOLD__RAM_PAUSE_PCT", "80", "Did you mean TRAY_VALET_THRESHOLDS__RAM_PAUSE_PCT?"),
         ("TRAY_VALET_THRESHOLDS__RAM_PUASE_PCT", "80", "Did you mean TRAY_VALET_THRESHOLDS__RAM_PAUSE_PCT?"),
+        ("TRAY_VALET_X__Y", "80", "They read like TRAY_VALET_THRESHOLDS__RAM_PAUSE_PCT."),
         ("TRAY_VALET_THRESHOLDS__", "80", "No setting has that name."),
         ("LLM_VALET_PORT", "abc", "“abc” is not a number"),
         ("LLM_VALET_PROVIDER", "vlm", "Use one of ollama."),

@@ -219,7 +219,7 @@ for number in range(100):
 os.execv(sys.argv[1], sys.argv[1:])
 """
     slow = msgspec.structs.replace(engine, argv=(sys.executable, "-c", script, *engine.argv))
-    clock = LeapingClock(step_s=25)
+    clock = LeapingClock(step_s=60)
     runner = runner_of(slow, tiny_model, msgspec.structs.replace(surroundings, clock=clock))
     await runner.start()
     assert clock.wall_s() > runner_module.STALL_S

@@ -265,6 +265,7 @@ def test_comments_survive_where_the_text_has_to_be_written_anew(path: Path) -> N
     [
         ("", "thresholds:\n  ram_pause_pct: 81\n"),
         ("# only words", "# only words\nthresholds:\n  ram_pause_pct: 81\n"),
+        ("null\n", "\nthresholds:\n  ram_pause_pct: 81\n"),
         ("thresholds:\n", "thresholds: {ram_pause_pct: 81}\n"),
         ("thresholds: {}", "thresholds: {ram_pause_pct: 81}"),
         ("log: {}\r\n", "log: {}\r\nthresholds:\r\n  ram_pause_pct: 81\r\n"),

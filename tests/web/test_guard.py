@@ -456,3 +456,25 @@ async def test_the_guard_refuses_before_the_app_is_asked() -> None:
         site = Site(server, FakeValet(), FakeValet().clock, None)
         assert (await site.call("GET", "/", headers={"Host": "evil.example"})).status == 400
         assert asked == []
+
+
+async def test_garbage_behind_a_request_is_one_400_and_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    async with control_site() as site:
+        request = site.request_bytes("GET", "/status", headers={"Connection": "keep-alive"})
+        reply = await site.raw(request + b"\x00\x01garbage\r\n\r\n")
+        assert reply.status == 400
+        assert (await site.call("GET", "/status")).status == 200
+    assert "unexpectedly" not in caplog.text
+
+
+async def test_an_offer_to_speak_http2_is_passed_over() -> None:
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    async with control_site() as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+        for _ in range(2):
+            writer.write(site.request_bytes("POST", "/load", {"model": "llama3"}, {**offer}))
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert head.startswith(b"HTTP/1.1 200")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.partition(b":")[2]))
+        writer.close()

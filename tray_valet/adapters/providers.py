@@ -68,9 +68,10 @@ class ProviderBuilder:
         return None
 
     async def build_demo(self, settings: Settings) -> Provider:
-        """The built-in demo model; it is made on first use."""
+        """The built-in demo model; it is made on first use. Raises EngineMissing, OSError."""
         from tray_valet.engine.tiny_model import ensure_demo_model
 
+        locate_engine(None, os.environ)
         file = await asyncio.to_thread(ensure_demo_model, self._directories.demo_dir)
         wish = LlamaServerSettings(models={DEMO: LlamaServerModelSettings(model_path=str(file))})
         return self._llama_server(DEMO, wish, settings)

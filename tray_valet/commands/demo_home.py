@@ -135,8 +135,9 @@ def check_engine() -> None:
 
 
 def _settings(home: DemoHome) -> dict[str, Any]:
-    # Without memory mapping the weights are the process's own memory, so that it is seen to move.
-    flags = ["--ctx-size", str(DEFAULT_CONTEXT), "--parallel", "1", "--load-mode", "none"]
+    # Without memory mapping the weights are the process's own memory, so that it is seen to move. One thread,
+    # because several wait for each other in busy loops: on a machine that is busy, that takes ten times longer.
+    flags = ["--ctx-size", str(DEFAULT_CONTEXT), "--parallel", "1", "--load-mode", "none", "--threads", "1"]
     models = {name: {"model_path": f"{name}.gguf", "flags": flags} for name in (LARGE, TINY)}
     return {
         "control": {"port": 0},

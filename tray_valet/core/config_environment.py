@@ -79,9 +79,9 @@ class _Reading:
         if path is None:
             path = self._path_of(steps)
         if path is None:
-            known = [PREFIX + "__".join(names).upper() for names in _known_paths(self._top)]
-            close = nearest(variable, known)
-            hint = f" Did you mean {close}?" if close else f" They read {PREFIX}THRESHOLDS__RAM_PAUSE_PCT."
+            close = nearest("__".join(steps), ["__".join(names) for names in _known_paths(self._top)])
+            meant = PREFIX + (close or "thresholds__ram_pause_pct").upper()
+            hint = f" Did you mean {meant}?" if close else f" They read like {meant}."
             self._report(variable, f"No setting has that name.{hint}")
             return
         self.read(variable, path, text)

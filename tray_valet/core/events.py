@@ -12,14 +12,14 @@ from tray_valet.core.watchdog import State
 
 
 class GameStarted(msgspec.Struct, frozen=True, kw_only=True, tag="game_started"):
-    """A game was seen. `rule` is what recognised it; `stays` = the user's rule says it needs no pause."""
+    """A game was seen. `rule` is what recognised it; `action`: on | off | ask, by the user's rules."""
 
     name: str
     key: str
     store: str = ""
     rule: str = ""
     pid: int = 0
-    stays: bool = False
+    action: str = "on"
 
 
 class GameEnded(msgspec.Struct, frozen=True, kw_only=True, tag="game_ended"):
@@ -163,6 +163,12 @@ class SettingsBroken(msgspec.Struct, frozen=True, kw_only=True, tag="settings_br
     message: str
 
 
+class RestartNeeded(msgspec.Struct, frozen=True, kw_only=True, tag="restart_needed"):
+    """Settings changed that are read at the start only."""
+
+    paths: tuple[str, ...]
+
+
 class ValetStarted(msgspec.Struct, frozen=True, kw_only=True, tag="valet_started"):
     """The services are up. `interrupted_models`: what an unclean end left to bring back."""
 
@@ -192,6 +198,7 @@ Fact = (
     | ProviderBack
     | SettingsApplied
     | SettingsBroken
+    | RestartNeeded
     | ValetStarted
 )
 

@@ -126,8 +126,11 @@ def pressure_line(cause: PressureCause) -> str:
 def sentence(fact: ev.Fact) -> str:
     """The line that stands in the activity list."""
     match fact:
-        case ev.GameStarted(name=name, rule=rule, stays=stays):
-            tail = " Your models stay, as you chose." if stays else ""
+        case ev.GameStarted(name=name, rule=rule, action=action, pid=pid):
+            tail = {
+                "off": " Your models stay, as you chose.",
+                "ask": f" Your models stay until you say: tray-valet pause --while {pid}.",
+            }.get(action, "")
             return f"{name} started. Recognised by {rule}.{tail}"
         case ev.GameEnded(name=name, ran_s=ran_s):
             return f"{name} ended after {duration(ran_s)}."
@@ -193,6 +196,8 @@ def _other_sentence(fact: ev.Fact) -> str:
             return f"New settings are in use: {listed(paths)}." if paths else "The settings were read again."
         case ev.SettingsBroken(message=message):
             return f"The settings file has a mistake, the last good settings stay in use. {message}"
+        case ev.RestartNeeded(paths=paths):
+            return f"Restart Tray Valet for the new {listed(paths)}."
         case ev.ValetStarted(interrupted_models=models, was_paused=was_paused):
             if not models:
                 return "Tray Valet started."

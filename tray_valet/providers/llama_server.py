@@ -137,7 +137,7 @@ class LlamaServerProvider:
     async def observe(self) -> Observation:
         """What our children hold now. Never unreachable: there is no server when nothing is loaded."""
         resident = [slot for slot in self._slots.values() if slot.is_resident]
-        versions = (slot.runner.properties.build_info for slot in resident if slot.runner)
+        versions = (slot.runner.properties.version for slot in resident if slot.runner)
         return Observation(
             loaded=tuple(map(self._described, resident)),
             loading=tuple(slot.model for slot in self._slots.values() if slot.is_loading),

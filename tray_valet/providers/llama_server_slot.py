@@ -43,9 +43,10 @@ class Slot:
 
     @property
     def is_resident(self) -> bool:
-        """Whether a process holds the model: also while that process is being ended."""
-        held = (RunnerState.READY, RunnerState.STOPPING)
-        return self.runner is not None and self.runner.is_running and self.runner.state in held
+        """Whether a process holds the model: also one that is being ended, or that will not end."""
+        if self.runner is None or not self.runner.is_running:
+            return False
+        return not self.is_loading or self.runner.state in (RunnerState.READY, RunnerState.STOPPING)
 
     @property
     def context_length(self) -> int | None:

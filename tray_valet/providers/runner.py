@@ -255,6 +255,8 @@ class Runner:
         for identity in process.members:
             self._with.records.remove(identity)
         self._with.ports.release(port)
+        if process is not self._process:  # one that lost its port and took long to end
+            return
         if self.state is RunnerState.STOPPING:
             self.state = RunnerState.OFF
         if self.state is RunnerState.READY:

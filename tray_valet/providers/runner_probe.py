@@ -37,6 +37,11 @@ class RunnerProperties(msgspec.Struct, frozen=True):
     build_info: str = ""
 
     @property
+    def version(self) -> str | None:
+        """llama.cpp's build (`b6123-abcdef0`); None for builds that were not told theirs."""
+        return None if self.build_info in ("", "b0-unknown") else self.build_info
+
+    @property
     def slot_context(self) -> int:
         """Tokens that one request may fill."""
         return self.default_generation_settings.n_ctx

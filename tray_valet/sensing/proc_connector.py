@@ -50,7 +50,7 @@ class ProcConnector:
     name = "proc connector"
     # An exec is told as it happens; these are for what changes without one, such as Wine, which puts
     # the game's own path into its argv when it has started up.
-    relook_ages_s = (0.05, 0.25, 1.0, 2.5, 5.0)
+    relook_ages_s = (0.1, 0.3, 1.0, 2.5, 5.0)
 
     def __init__(self, *, buffer_bytes: int = _BUFFER_BYTES) -> None:
         """`buffer_bytes` is asked for; the kernel grants what net.core.rmem_max allows."""

@@ -187,7 +187,7 @@ class SourcedWatch:
         ages_s = self._source.relook_ages_s if self._source is not None else ()
         if step < len(ages_s):
             wait_s = ages_s[step] - (ages_s[step - 1] if step else 0.0)
-            due_s = (self._now_s() + wait_s) // _TIMER_STEP_S * _TIMER_STEP_S + _TIMER_STEP_S
+            due_s = (self._now_s() + wait_s) // _TIMER_STEP_S * _TIMER_STEP_S  # rather early than late
             heapq.heappush(self._relooks, (due_s, next(self._order), pid, start_time, step))
 
     async def _sweep(self, on_started: Callable[[Process], None]) -> None:

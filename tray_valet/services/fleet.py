@@ -116,6 +116,7 @@ class Fleet:
         while True:
             self._look_now.clear()
             await self.refresh()
+            await self.installed()
             try:
                 async with asyncio.timeout(interval_s()):
                     await self._look_now.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 import msgspec
@@ -119,7 +120,7 @@ class GameWatch:
                 name=p.name or p.installdir,
                 store=p.store,
                 appid=p.appid,
-                path=p.path,
+                path=p.path.encode(errors="replace").decode(),  # folders need not be UTF-8, JSON must be
                 kind=p.kind.value,
                 action=(Action.ON if p.kind in (ProgramKind.GAME, ProgramKind.DEMO) else Action.OFF).value,
             )
@@ -201,7 +202,7 @@ class GameWatch:
                     store=found.store,
                     rule=found.rule,
                     pid=process.identity.pid,
-                    stays=not found.is_holding,
+                    action=found.action.value,
                 )
             )
             self._keep_hold(game)
@@ -259,4 +260,5 @@ class GameWatch:
 
 
 def _compiled(settings: GamesSettings) -> tuple[CompiledRule, ...]:
-    return compile_rules(msgspec.convert(msgspec.to_builtins(settings.rules), tuple[GameRule, ...]))
+    rules = msgspec.convert(msgspec.to_builtins(settings.rules), tuple[GameRule, ...])
+    return compile_rules(rules, home=os.path.expanduser("~"))

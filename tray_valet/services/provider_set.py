@@ -71,11 +71,13 @@ class ProviderSet:
                 )
 
     async def run(self) -> None:
-        """While the demo model stands in, look whether an Ollama has appeared. Until cancelled."""
+        """While no provider is named or found, look whether an Ollama has appeared. Until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_FOR_OLLAMA_S)
-            if self._settings is not None and self._is_demo and await self._is_ollama_there():
-                await self.apply(self._settings)
+            settings = self._settings
+            is_open = settings is not None and settings.providers is None and FOUND_OLLAMA not in self._built
+            if settings is not None and is_open and await self._is_ollama_there():
+                await self.apply(settings)
 
     async def _wanted(self, settings: Settings) -> dict[str, ProviderSettings | None]:
         if settings.providers is not None:

@@ -148,8 +148,6 @@ class Restorer:
 
 
 def _request(entry: JournalEntry) -> LoadRequest:
-    return LoadRequest(
-        model=entry.model,
-        context_length=entry.context_length,
-        ttl_s=math.inf if entry.ttl_left_s is None else max(1.0, entry.ttl_left_s),
-    )
+    # A time of 0 was in use past its end: it gets the provider's own default, not 0, which would unload it.
+    ttl_s = math.inf if entry.ttl_left_s is None else entry.ttl_left_s or None
+    return LoadRequest(model=entry.model, context_length=entry.context_length, ttl_s=ttl_s)

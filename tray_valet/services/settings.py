@@ -92,10 +92,11 @@ class SettingsStore:
     def load(self) -> Settings:
         """Read the file and put it in force; where it is broken, what was right last.
 
-        Never raises for what is in the file or the environment: `problem` says it.
+        Never raises for what is in the file or the environment: `problem` and `warnings` say it. They
+        are not logged here, for the log itself is set up by these settings.
         """
         with self._lock:
-            self._load(self._signature_now())
+            self._load(self._signature_now(), is_logged=False)
             return self.current
 
     def reload_if_changed(self) -> bool:
@@ -172,13 +173,16 @@ class SettingsStore:
     def _signature_now(self) -> Signature | None:
         return signature_of(self.path)
 
-    def _load(self, signature: Signature | None) -> None:
+    def _load(self, signature: Signature | None, *, is_logged: bool = True) -> None:
         self._signature = signature
         self._has_been_missing = False
         self._read = read_file(self.path)
         settings, problem = self._in_force()
+        warnings, told = self.warnings, str(self.problem or "")
         self._warn_if_readable_by_others()
         self._accept(settings, problem)
+        if is_logged:
+            self._log_what_is_new(warnings, told)
         if problem is None and self._read.exists:
             self._keep_as_last_good(self._read.data)
 
@@ -229,8 +233,6 @@ class SettingsStore:
 
     def _accept(self, settings: Settings, problem: SettingsError | None) -> None:
         is_same = settings == self.current and str(problem or "") == str(self.problem or "")
-        if problem is not None and not is_same:
-            _LOG.error("settings have a mistake; the last good ones stay in use: %s", problem)
         self.current, self.problem = settings, problem
         if is_same and self._revision:
             return
@@ -258,7 +260,14 @@ class SettingsStore:
             text = f"{self.path} can be read by others. Run: chmod 600 {self.path}"
             if mode & (stat.S_IRGRP | stat.S_IROTH) and text not in self.warnings:
                 self.warnings = (*self.warnings, text)
-                _LOG.warning("%s", text)
+
+    def _log_what_is_new(self, warnings: tuple[str, ...], told: str) -> None:
+        for warning in self.warnings[len(warnings) :]:
+            _LOG.warning("%s", warning)
+        if self.problem is not None and str(self.problem) != told:
+            _LOG.error("settings have a mistake; the last good ones stay in use: %s", self.problem)
+        elif self.problem is None and told:
+            _LOG.info("settings are right again")
 
     # -- writing ---------------------------------------------------------------------------------
 

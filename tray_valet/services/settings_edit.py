@@ -117,10 +117,14 @@ class _Splice:
                 break
         rest = [str(step) for step in edit.path[above:]]
         node = entry.value if entry is not None else self._root
-        if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")):
             if entry is not None:
                 return self._replaced(entry, _nest(rest, edit.value))
-            return self._ended(self._text) + self._lines(rest, edit.value, 0)
+            # A file of comments, or of an empty document: our lines come after them.
+            text = self._text
+            if node is not None:
+                text = text[: node.start_mark.index] + text[node.end_mark.index :]
+            return self._ended(text.lstrip(" ")) + self._lines(rest, edit.value, 0)
         if not isinstance(node, yaml.MappingNode) or (entry is not None and not entry.is_own):
             raise SpliceError
         if node.flow_style:

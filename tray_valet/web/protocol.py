@@ -7,6 +7,7 @@ Must not: know paths or keys; that is the guard's.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import httptools
@@ -16,7 +17,9 @@ from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 1024
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_MASK = b"x-mask-"  # as long as `upgrade`
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 
@@ -26,6 +29,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _head_deadline: asyncio.TimerHandle | None = None
     _is_refused = False
+    _is_in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are far too many."""
@@ -45,7 +49,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return  # the answer is on its way; what still comes in is not a request
         try:
-            super().data_received(data)
+            super().data_received(self._without_upgrade(data) if self._is_in_head else data)
         except (httptools.HttpParserError, ValueError):
             self.send_400_response("The request is malformed.")
 
@@ -63,17 +67,32 @@ class ValetHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header."""
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if name.lower() != _MASK:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request, if its target is a path of ours."""
         self._forget_deadline()
+        self._is_in_head = False
         self._reconcile_target()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole; what follows is another head."""
+        self._is_in_head = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in JSON like everything else."""
         self._refuse(400, msg)
+
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Hide offers to change the protocol: httptools drops the body of a request that makes one.
+
+        Java's HttpClient offers h2c with every request; a server may pass that over (RFC 9110, 7.8).
+        """
+        head, separator, rest = data.partition(b"\r\n\r\n")
+        return _UPGRADE.sub(b"\r\n" + _MASK + b":", head) + separator + rest
 
     def _reconcile_target(self) -> None:
         """Make the guard see the authority of an absolute-form target (RFC 9112, 3.2.2).
@@ -114,9 +133,13 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()  # in the middle of an answer there is no place for another
-            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            is_answering = self.cycle.response_started
+            self.cycle.disconnected = True  # its answer would come after ours
+            self.cycle.message_event.set()
+            if is_answering:
+                self.transport.abort()  # in the middle of an answer there is no place for another
+                return
         refusal = HttpError(status, ErrorType.INVALID_REQUEST, EdgeCode.MALFORMED, message)
         body = answer_for(refusal).body
         self.transport.write(

@@ -63,6 +63,8 @@ class RequestHead:
     @property
     def is_from_loopback(self) -> bool:
         """Whether the connection comes from this machine's loopback, by its socket alone."""
+        if self.client_host in ("127.0.0.1", "::1"):
+            return True  # as nearly always
         address = as_ip(self.client_host) if self.client_host else None
         return address is not None and address.is_loopback
 

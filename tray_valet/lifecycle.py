@@ -1,0 +1,168 @@
+"""The life of a valet: the order of the start, the loops that run, the order of the end.
+
+Decides: what comes before what. Must not: build objects (`wiring.py` does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from tray_valet import __version__
+from tray_valet.adapters.providers import secret_names
+from tray_valet.core import events as ev
+from tray_valet.core.config import Settings
+from tray_valet.services.atomic_file import write_atomically
+from tray_valet.services.journal_book import hold_from
+from tray_valet.services.preload import preload
+from tray_valet.wiring import Wiring
+
+_LOG = logging.getLogger(__name__)
+_RESTART_S = 1.0
+
+
+class Lifecycle:
+    """Runs what the wiring has built."""
+
+    def __init__(self, valet: Wiring) -> None:
+        self._valet = valet
+        self._settings_at_start = valet.settings
+
+    async def run(self) -> None:
+        """Start everything, serve until `quit_requested`, end everything within 5 s."""
+        await self._start()
+        tasks = [self._guarded(name, work) for name, work in self._loops().items()]
+        try:
+            await self._valet.quit_requested.wait()
+        finally:
+            await self._end(tasks)
+
+    async def _start(self) -> None:
+        self._valet.journal.read()
+        await self._valet.builder.records.end_leftovers(self._valet.table, self._valet.clock)
+        await asyncio.gather(
+            self._valet.secrets.warm(secret_names(self._valet.settings)),
+            self._valet.providers.apply(self._valet.settings),
+            self._valet.machine.sample(),
+            self._valet.games.prepare(),
+        )
+        await self._valet.fleet.refresh()
+        now_s, wall_s = self._valet.clock.monotonic_s(), self._valet.clock.wall_s()
+        for kept in self._valet.journal.journal.holds:
+            self._valet.holds.place(hold_from(kept, now_s, wall_s))
+        missing = tuple(entry.model for entry in self._valet.journal.missing)
+        self._valet.activity.record(
+            ev.ValetStarted(
+                version=__version__,
+                interrupted_models=missing,
+                was_paused=bool(self._valet.journal.journal.set_aside),
+            )
+        )
+        await asyncio.gather(*(server.start() for server in self._valet.servers))
+        self._valet.addresses.control_url = self._valet.control.url
+        self._valet.addresses.router_url = (
+            self._valet.router.url if self._valet.router in self._valet.servers else None
+        )
+        self._write_runtime_file()
+
+    def _loops(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {
+            "watchdog": self._valet.watchdog.run,
+            "holds": self._valet.holds.run,
+            "fleet": lambda: self._valet.fleet.run(self._valet.look_every_s),
+            "games": self._valet.games.run,
+            "pressure": self._valet.pressure.run,
+            "idle": self._valet.idle.run,
+            "residents": self._note_residents,
+            "providers": self._valet.providers.run,
+            "settings": lambda: self._valet.store.watch(self._on_settings),
+            "preload": self._preload,
+        }
+
+    async def _preload(self) -> None:
+        await preload(
+            self._valet.fleet,
+            self._valet.loader,
+            self._valet.watchdog,
+            lambda: self._valet.settings.models.preload,
+        )
+
+    def _guarded(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        async def guard() -> None:
+            while True:
+                try:
+                    await work()
+                    return
+                except Exception:  # noqa: BLE001  # a task guard
+                    _LOG.exception("The %s loop failed and is started again", name)
+                    await asyncio.sleep(_RESTART_S)
+
+        return asyncio.create_task(guard(), name=name)
+
+    async def _on_settings(self, settings: Settings) -> None:
+        if self._valet.store.problem is not None:
+            self._valet.activity.record(ev.SettingsBroken(message=str(self._valet.store.problem)))
+            return
+        await self._valet.secrets.warm(secret_names(settings))
+        await self._valet.providers.apply(settings)
+        await self._valet.games.apply_settings()
+        self._valet.activity.record(ev.SettingsApplied())
+        if paths := self._changed_addresses(settings):
+            self._valet.activity.record(ev.RestartNeeded(paths=paths))
+        self._valet.fleet.look_soon()
+        self._valet.pressure.look_soon()
+        self._valet.watchdog.wake()
+
+    def _changed_addresses(self, settings: Settings) -> tuple[str, ...]:
+        old = self._settings_at_start
+        pairs = (
+            ("control.host", old.control.host, settings.control.host),
+            ("control.port", old.control.port, settings.control.port),
+            ("router.host", old.router.host, settings.router.host),
+            ("router.port", old.router.port, settings.router.port),
+            ("router.enabled", old.router.enabled, settings.router.enabled),
+        )
+        return tuple(path for path, before, now in pairs if before != now)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Refuse → end streams → stop own children → servers → loop."""
+        self._valet.activity.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*(server.stop(grace_s=1.0) for server in self._valet.servers))
+        await asyncio.wait(tasks, timeout=1)
+        await asyncio.gather(self._valet.fleet.close(), self._valet.router_api.close())
+        await self._valet.journal.close()
+        self._valet.directories.runtime_file.unlink(missing_ok=True)
+
+    async def _note_residents(self) -> None:
+        while True:
+            self._valet.fleet_changed.clear()
+            await self._valet.restorer.note_residents()
+            await self._valet.fleet_changed.wait()
+
+    def _write_runtime_file(self) -> None:
+        """Tell the user's own commands who runs where; 0600, since the token is in it."""
+        me = self._valet.table.describe(os.getpid())
+        places: dict[str, Any] = {
+            server_name: {"host": host, "port": server.port, "url": server.url}
+            for server_name, server, host in (
+                ("control", self._valet.control, self._valet.settings.control.host),
+                ("router", self._valet.router, self._valet.settings.router.host),
+            )
+            if server in self._valet.servers
+        }
+        text = json.dumps(
+            {
+                "pid": os.getpid(),
+                "start_time": me.identity.start_time if me else 0,
+                **places,
+                "token": self._valet.token,
+                "version": __version__,
+            }
+        )
+        write_atomically(self._valet.directories.runtime_file, text.encode())

@@ -1,0 +1,240 @@
+"""The wiring: every object is built here, by hand, and handed what it needs.
+
+Decides: who knows whom. Must not: start anything (`lifecycle.py` does) or hold rules of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+
+from tray_valet.adapters.machine import LibraryScanners, gpu_sensor, host_sensor
+from tray_valet.adapters.processes import ProcessAdapters
+from tray_valet.adapters.providers import ProviderBuilder
+from tray_valet.core.config import Settings
+from tray_valet.core.watchdog import State
+from tray_valet.desktop.paths import Directories
+from tray_valet.desktop.secrets import Secrets
+from tray_valet.desktop.system import current_system
+from tray_valet.services.activity import Activity
+from tray_valet.services.atomic_file import write_atomically
+from tray_valet.services.clock import SystemClock
+from tray_valet.services.dispatcher import Dispatcher
+from tray_valet.services.evictor import Evictor
+from tray_valet.services.fleet import Fleet
+from tray_valet.services.game_watch import GameWatch
+from tray_valet.services.hold_book import HoldBook
+from tray_valet.services.idle import IdleUnloader
+from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.loader import Loader
+from tray_valet.services.machine import Machine
+from tray_valet.services.memory_probe import MemoryProbe
+from tray_valet.services.picture import Addresses, Picture
+from tray_valet.services.pressure_watch import PressureWatch
+from tray_valet.services.provider_set import ProviderSet
+from tray_valet.services.restorer import Restorer
+from tray_valet.services.settings import SettingsStore
+from tray_valet.services.valet import ValetService
+from tray_valet.services.watchdog import Watchdog
+from tray_valet.web.control_api import ControlApi
+from tray_valet.web.guard import Guard
+from tray_valet.web.keys import ControlKeys, RouterKeys
+from tray_valet.web.policies import control_policy, router_policy
+from tray_valet.web.router_api import RouterApi
+from tray_valet.web.server import WebServer
+
+_BUSY_LOOK_S = 2.0  # how often providers are looked at while something is to be set aside or brought back
+
+
+class Wiring:
+    """All objects of a valet. Build and use it on the loop."""
+
+    def __init__(self, directories: Directories, settings: SettingsStore) -> None:
+        self.directories = directories
+        self.store = settings
+        self.quit_requested = asyncio.Event()
+        self.fleet_changed = asyncio.Event()
+        self.addresses = Addresses()
+        self.token = secrets.token_urlsafe(32)
+        self.secrets = Secrets(directories.secrets_file)
+        self._build_services()
+        self._build_servers()
+
+    @property
+    def settings(self) -> Settings:
+        return self.store.current
+
+    def _build_services(self) -> None:
+        clock, system = SystemClock(), current_system()
+        processes = ProcessAdapters(system)
+        self.table = processes.table
+        self.activity = Activity(clock)
+        record = self.activity.record
+        self.holds = HoldBook(clock, processes.table, record, lambda: self.watchdog.wake())
+        self.fleet = Fleet(clock, record, self._on_fleet_change)
+        self.journal = JournalBook(self.directories.journal_file, clock, write_atomically)
+        gpus = gpu_sensor(clock)
+        self.machine = Machine(host_sensor(clock), gpus, clock, self._models_dir)
+        self.dispatcher = Dispatcher(
+            self.fleet,
+            clock,
+            lambda: self.settings,
+            lambda needs_gpu: self.watchdog.closed_by(needs_gpu),
+            lambda ref: self.restorer.request_for(ref),
+        )
+        self.loader = Loader(
+            self.fleet,
+            clock,
+            record,
+            lambda: self.settings.models,
+            lambda ref: bool(self.dispatcher.in_flight(ref)),
+        )
+        self.dispatcher.loader = self.loader
+        self.evictor = Evictor(
+            self.fleet,
+            self.dispatcher,
+            self.loader,
+            self.journal,
+            MemoryProbe(processes.table, gpus),
+            clock,
+            record,
+            lambda: self.settings.eviction,
+        )
+        self.restorer = Restorer(self.fleet, self.loader, self.journal, clock, record)
+        self.watchdog = Watchdog(
+            clock,
+            self.holds,
+            self.fleet,
+            self.evictor,
+            self.restorer,
+            record,
+            lambda: self.machine.latest,
+            self._on_state_change,
+        )
+        scanners = LibraryScanners(system, lambda: self.settings.games)
+        self.games = GameWatch(
+            processes.watch,
+            processes.table,
+            scanners.current,
+            system,
+            self.holds,
+            clock,
+            record,
+            lambda: self.settings.games,
+        )
+        self.pressure = PressureWatch(
+            self.machine, processes.table, self.fleet, self.holds, clock, lambda: self.settings.thresholds
+        )
+        self.idle = IdleUnloader(
+            self.fleet,
+            self.loader,
+            self.dispatcher,
+            record,
+            lambda: float(self.settings.models.idle_timeout_seconds),
+        )
+        self.builder = ProviderBuilder(
+            clock=clock,
+            table=processes.table,
+            directories=self.directories,
+            base_dir=self.store.path.parent,
+            record=record,
+            on_crash=self.fleet.look_soon,
+        )
+        self.providers = ProviderSet(
+            self.fleet, self.builder.build, self.builder.build_demo, self.builder.is_ollama_there
+        )
+        picture = Picture(
+            clock=clock,
+            settings=lambda: self.settings,
+            settings_problem=lambda: str(self.store.problem) if self.store.problem else None,
+            holds=self.holds,
+            fleet=self.fleet,
+            games=self.games,
+            watchdog=self.watchdog,
+            evictor=self.evictor,
+            restorer=self.restorer,
+            journal=self.journal,
+            machine=self.machine,
+            pressure=self.pressure,
+            dispatcher=self.dispatcher,
+            addresses=self.addresses,
+        )
+        self.valet = ValetService(
+            clock=clock,
+            table=processes.table,
+            settings=self.store,
+            activity=self.activity,
+            holds=self.holds,
+            fleet=self.fleet,
+            loader=self.loader,
+            dispatcher=self.dispatcher,
+            games=self.games,
+            machine=self.machine,
+            journal=self.journal,
+            watchdog=self.watchdog,
+            picture=picture,
+            models_dir=self._models_dir,
+            quit_requested=self.quit_requested,
+        )
+        self.clock = clock
+
+    def _build_servers(self) -> None:
+        control, router = self.settings.control, self.settings.router
+        self.control_api = ControlApi(self.valet, clock=self.clock)
+        self.control = WebServer(
+            Guard(
+                self.control_api,
+                policy=lambda: control_policy(self.settings),
+                keys=ControlKeys(
+                    lambda: self.settings, token=lambda: self.token, resolve_secret=self.secrets.get
+                ),
+            ),
+            name="control",
+            host=control.host,
+            port=control.port,
+            on_stopping=self.control_api.end_streams,
+            who_listens=self._who_listens,
+        )
+        self.router_api = RouterApi(self.valet)
+        self.router = WebServer(
+            Guard(
+                self.router_api,
+                policy=lambda: router_policy(self.settings),
+                keys=RouterKeys(lambda: self.settings, resolve_secret=self.secrets.get),
+            ),
+            name="router",
+            host=router.host,
+            port=router.port,
+            on_stopping=self.router_api.end_streams,
+            who_listens=self._who_listens,
+        )
+        self.servers = [self.control, *([self.router] if router.enabled else [])]
+
+    # -- what the services tell each other -----------------------------------------------------------
+
+    def _on_fleet_change(self) -> None:
+        self.fleet_changed.set()
+        self.watchdog.wake()
+        self.pressure.look_soon()
+
+    def _on_state_change(self) -> None:
+        self.dispatcher.gate_changed()
+        self.fleet.look_soon()
+
+    def _models_dir(self) -> str:
+        return str(self.directories.models_dir)
+
+    def _who_listens(self, port: int) -> str | None:
+        found = self.table.listening_on(port)
+        process = self.table.describe(found.pid) if found else None
+        return (
+            f"{os.path.basename(process.exe) or 'a program'} (PID {process.identity.pid})"
+            if process
+            else None
+        )
+
+    def look_every_s(self) -> float:
+        is_calm = self.watchdog.state in (State.RUNNING, State.PROVIDER_DOWN)
+        interval_s = float(self.settings.thresholds.check_interval_seconds)
+        return interval_s if is_calm else min(_BUSY_LOOK_S, interval_s)
