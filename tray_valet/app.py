@@ -6,8 +6,10 @@ Decides: what a process needs before anything is built. Must not: build (`wiring
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 
 from tray_valet.core.errors import ValetError
 from tray_valet.desktop.log_files import start_log
@@ -18,6 +20,9 @@ from tray_valet.lifecycle import Lifecycle
 from tray_valet.services.settings import SettingsStore
 from tray_valet.wiring import Wiring
 
+_SWITCH_INTERVAL_S = 0.0005
+_LOG = logging.getLogger(__name__)
+
 
 def run_services(
     *, config_path: str | None = None, is_root_allowed: bool = False, is_verbose: bool = False
@@ -26,6 +31,8 @@ def run_services(
 
     Raises RootRefused, AlreadyRunning, AddressInUse, OSError.
     """
+    # Worker threads measure while the loop answers: short turns keep the slowest answers quick.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     refuse_root(is_allowed=is_root_allowed or os.environ.get("TRAY_VALET_ALLOW_ROOT") == "1")
     directories = directories_of(os.environ)
     directories.make()
@@ -41,6 +48,10 @@ def run_services(
         start_log(
             directories.log_file, settings.log.level.value, file=settings.log.file, is_terminal=is_verbose
         )
+        for warning in store.warnings:
+            _LOG.warning("%s", warning)
+        if store.problem is not None:
+            _LOG.error("The settings have a mistake; the last good ones are in use: %s", store.problem)
         asyncio.run(_serve(directories, store))
     finally:
         lock.release()

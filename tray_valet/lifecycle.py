@@ -30,7 +30,8 @@ class Lifecycle:
 
     def __init__(self, valet: Wiring) -> None:
         self._valet = valet
-        self._settings_at_start = valet.settings
+        self._settings_at_start = self._applied = valet.settings
+        self._said_problem = ""
 
     async def run(self) -> None:
         """Start everything, serve until `quit_requested`, end everything within 5 s."""
@@ -62,6 +63,9 @@ class Lifecycle:
                 was_paused=bool(self._valet.journal.journal.set_aside),
             )
         )
+        if self._valet.store.problem is not None:
+            self._said_problem = str(self._valet.store.problem)
+            self._valet.activity.record(ev.SettingsBroken(message=self._said_problem))
         await asyncio.gather(*(server.start() for server in self._valet.servers))
         self._valet.addresses.control_url = self._valet.control.url
         self._valet.addresses.router_url = (
@@ -104,9 +108,13 @@ class Lifecycle:
         return asyncio.create_task(guard(), name=name)
 
     async def _on_settings(self, settings: Settings) -> None:
-        if self._valet.store.problem is not None:
-            self._valet.activity.record(ev.SettingsBroken(message=str(self._valet.store.problem)))
+        problem = str(self._valet.store.problem or "")
+        if problem and problem != self._said_problem:
+            self._valet.activity.record(ev.SettingsBroken(message=problem))
+        self._said_problem = problem
+        if settings == self._applied:
             return
+        self._applied = settings
         await self._valet.secrets.warm(secret_names(settings))
         await self._valet.providers.apply(settings)
         await self._valet.games.apply_settings()

@@ -59,14 +59,29 @@ class Loader:
         error given to `stop`.
         """
         ref = ModelRef(slot.name, request.model)
-        task = self._loads.get(ref)
-        wants_it_as_it_is = request.context_length is None and request.ttl_s is None
-        if task is None and wants_it_as_it_is and (loaded := self._fleet.is_loaded(ref)):
-            return loaded
-        if task is None:
-            task = asyncio.create_task(self._load(slot, ref, request, makes_room, client), name=f"load {ref}")
-            self._loads[ref] = task
-            task.add_done_callback(lambda _: self._loads.pop(ref, None))
+        while True:
+            task = self._loads.get(ref)
+            wants_it_as_it_is = request.context_length is None and request.ttl_s is None
+            if task is None and wants_it_as_it_is and (loaded := self._fleet.is_loaded(ref)):
+                return loaded
+            is_joining = task is not None
+            if task is None:
+                task = self._begin(slot, ref, request, makes_room, client)
+            loaded = await self._result(ref, task)
+            # The load that was joined may have been for another context than the one asked for here.
+            if not is_joining or request.context_length in (None, loaded.context_length):
+                return loaded
+
+    def _begin(
+        self, slot: Slot, ref: ModelRef, request: LoadRequest, makes_room: bool, client: str
+    ) -> asyncio.Task[LoadedModel]:
+        work = self._load(slot, ref, request, makes_room, client)
+        task = asyncio.create_task(work, name=f"load {ref}")
+        self._loads[ref] = task
+        task.add_done_callback(lambda _: self._loads.pop(ref, None))
+        return task
+
+    async def _result(self, ref: ModelRef, task: asyncio.Task[LoadedModel]) -> LoadedModel:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tray_valet.core.commands import CatalogEntry, KnownGame, RecordedFact
 from tray_valet.core.config import Settings
+from tray_valet.core.config_changes import check_api_change
 from tray_valet.core.errors import GameRunning, InvalidValue, Refused
 from tray_valet.core.events import ModelUnloaded
 from tray_valet.core.holds import Cause, Hold, HoldKind, ProgramCause, UserCause
@@ -281,6 +282,7 @@ class ValetService:
     # -- settings and the end ------------------------------------------------------------------------
 
     async def update_settings(self, partial: Mapping[str, Any]) -> Settings:
+        check_api_change(partial, self.settings)
         return await asyncio.to_thread(self._settings.update, dict(partial))
 
     def request_quit(self) -> None:
