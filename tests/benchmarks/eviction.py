@@ -4,8 +4,9 @@
 
 A real `tray-valet serve` with the real engine. The game is a real process from a made-up Steam library; time
 runs from just before its spawn until the engine's process is gone, or a zombie without threads: the kernel
-frees a process's memory before that (and shows it as 0 earlier, so its size is not what is looked at). While streaming, a client reads an endless answer through the
-router. The baseline, in the same run, is a SIGKILL to the same engine alone.
+frees a process's memory before that (and shows it as 0 earlier, so its size is not what is looked at).
+While streaming, a client reads an endless answer through the router. The baseline, in the same run, is a
+SIGKILL to the same engine alone.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 The valet is `tray-valet serve` in a temporary home with one provider and nothing loaded. The baseline, in the
 same run, is one trivial Starlette route on uvicorn. A start is measured from the spawn of the process to the
 first answer; memory is the RSS after the idle time; CPU is the process's own, user and system, as a share of
-one core, while the sleeping processes stand around (they start before the measurement).
+one core, while the sleeping processes stand around (they start before the measurement). Every process that
+starts on the machine is looked at, so how many did is printed too: measure on a quiet one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Server:
         """Seconds from the spawn to the first 200 of GET /status."""
         while time.perf_counter() - self.started_s < START_TIMEOUT_S:
             if self.process.poll() is not None:
-                raise SystemExit(f"{self.process.args} ended with {self.process.returncode}")
+                raise SystemExit(f"{self.process.args!r} ended with {self.process.returncode}")
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             try:
                 connection.request("GET", "/status")
@@ -65,7 +66,7 @@ class Server:
                 time.sleep(0.005)
             finally:
                 connection.close()
-        raise SystemExit(f"{self.process.args} did not answer")
+        raise SystemExit(f"{self.process.args!r} did not answer")
 
     def end(self) -> None:
         self.process.terminate()
@@ -127,18 +128,29 @@ def idle_figures(seconds: float, home: Path) -> dict[str, dict[str, float]]:
         time.sleep(SETTLE_S)
         processes = {name: psutil.Process(server.process.pid) for name, server in servers.items()}
         before = {name: cpu_s(process) for name, process in processes.items()}
+        forks_before = forks()
         time.sleep(seconds)
+        forks_meanwhile = forks() - forks_before
         return {
             name: {
                 "cpu_pct": 100 * (cpu_s(process) - before[name]) / seconds,
                 "rss_mb": process.memory_info().rss / 2**20,
-                "children": len(process.children(recursive=True)),
+                "forks_meanwhile": forks_meanwhile,
             }
             for name, process in processes.items()
         }
     finally:
         for server in servers.values():
             server.end()
+
+
+def forks() -> int:
+    """How many processes and threads the machine has ever started; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -190,6 +202,8 @@ def main() -> None:
         (f"start to first answer, median of {options.starts}", "start_s_median", "s", TARGET_START_S),
         (f"start to first answer, slowest of {options.starts}", "start_s_max", "s", TARGET_START_S),
     ]
+    meanwhile = found["valet"]["forks_meanwhile"]
+    print(f"Processes and threads that others started on this machine meanwhile: {meanwhile}")
     print(f"{'':46} {'valet':>10} {'bare server':>12} {'target':>10}")
     for label, key, unit, target in rows:
         ours, bare = found["valet"][key], found["baseline"][key]

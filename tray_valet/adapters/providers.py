@@ -15,12 +15,13 @@ from tray_valet.core.config_providers import (
     ProviderSettings,
     is_local,
 )
+from tray_valet.core.engines import Engine
 from tray_valet.core.errors import ProviderUnreachable
 from tray_valet.core.events import Fact, RunnerCrashed
 from tray_valet.core.ports import ChildTie, Clock, ProcessTable, Provider
 from tray_valet.desktop.child_tie import system_child_tie
 from tray_valet.desktop.paths import Directories
-from tray_valet.engine.locate import locate_engine
+from tray_valet.engine.locate import embedded_engine, is_embedded_installed, locate_engine
 from tray_valet.providers.llama_server import LlamaServerProvider
 from tray_valet.providers.ollama import OllamaProvider
 from tray_valet.providers.runner import RunnerExit
@@ -71,10 +72,10 @@ class ProviderBuilder:
         """The built-in demo model; it is made on first use. Raises EngineMissing, OSError."""
         from tray_valet.engine.tiny_model import ensure_demo_model
 
-        locate_engine(None, os.environ)
+        _demo_engine(None)
         file = await asyncio.to_thread(ensure_demo_model, self._directories.demo_dir)
         wish = LlamaServerSettings(models={DEMO: LlamaServerModelSettings(model_path=str(file))})
-        return self._llama_server(DEMO, wish, settings)
+        return self._llama_server(DEMO, wish, settings, locate=_demo_engine)
 
     async def is_ollama_there(self) -> bool:
         """Whether an Ollama answers at its default address."""
@@ -88,12 +89,18 @@ class ProviderBuilder:
             await provider.close()
         return True
 
-    def _llama_server(self, name: str, wish: LlamaServerSettings, settings: Settings) -> LlamaServerProvider:
+    def _llama_server(
+        self,
+        name: str,
+        wish: LlamaServerSettings,
+        settings: Settings,
+        locate: Callable[[str | None], Engine] = lambda configured: locate_engine(configured, os.environ),
+    ) -> LlamaServerProvider:
         idle_s = float(settings.models.idle_timeout_seconds)
         return LlamaServerProvider(
             name,
             wish,
-            locate=lambda configured: locate_engine(configured, os.environ),
+            locate=locate,
             base_dir=self._base_dir,
             environ=os.environ,
             table=self._table,
@@ -107,6 +114,11 @@ class ProviderBuilder:
     def _note_crash(self, name: str, notice: RunnerExit) -> None:
         self._record(RunnerCrashed(provider=name, model=notice.model, message=notice.reason))
         self._on_crash()
+
+
+def _demo_engine(_configured: str | None) -> Engine:
+    """The engine of the built-in model: the one that came with us, since it is known to fit."""
+    return embedded_engine(os.environ) if is_embedded_installed() else locate_engine(None, os.environ)
 
 
 def secret_names(settings: Settings) -> Iterable[str]:

@@ -78,7 +78,7 @@ class Evictor:
         await self._loader.stop(self._stoppable_loads(wish.holds), wish.refusal)
         slots = [s for s in self._fleet.slots.values() if s.provider.is_local and s.provider.can_unload]
         await self._fleet.refresh(slots)
-        targets = self.targets(wish.holds)
+        targets = await self._measured(self.targets(wish.holds))
         await self._note(targets, wish)
         if not targets:
             if self._unproven is not None:
@@ -98,6 +98,10 @@ class Evictor:
         return [
             (slot, m) for slot, m in self._fleet.residents() if slot.provider.can_unload and must_go(m, holds)
         ]
+
+    async def _measured(self, targets: list[Target]) -> list[Target]:
+        models = await self._probe.with_vram([m for _, m in targets])
+        return [(slot, model) for (slot, _), model in zip(targets, models, strict=True)]
 
     def _stoppable_loads(self, holds: tuple[Hold, ...]) -> list[ModelRef]:
         known = {

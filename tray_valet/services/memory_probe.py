@@ -57,6 +57,23 @@ class MemoryProbe:
             vram_total_bytes=sum(g.vram_used_bytes for g in gpus) if gpus else None,
         )
 
+    async def with_vram(self, models: Sequence[LoadedModel]) -> list[LoadedModel]:
+        """The same models with their VRAM filled in, where only the GPU's driver knows it."""
+        if all(m.vram_bytes or m.pid is None for m in models):
+            return list(models)
+        gpus = await asyncio.to_thread(self._gpus.sample)
+        by_pid: dict[int, int] = {}
+        for gpu in gpus:
+            for pid, n_bytes in (gpu.process_bytes or {}).items():
+                by_pid[pid] = by_pid.get(pid, 0) + n_bytes
+        return [_with_vram(m, by_pid.get(m.pid or 0, 0)) for m in models]
+
+
+def _with_vram(model: LoadedModel, vram_bytes: int) -> LoadedModel:
+    if model.vram_bytes or not vram_bytes:
+        return model
+    return msgspec.structs.replace(model, vram_bytes=vram_bytes, size_bytes=max(model.size_bytes, vram_bytes))
+
 
 def freed_bytes(before: Held, after: Held) -> int:
     """What came back as measured; 0 where nothing was measured."""
