@@ -389,3 +389,13 @@ def test_a_verdict_is_cheap_enough_for_every_exec_of_the_machine() -> None:
         assert (
             seconds / 50 < 0.001
         )  # far above the usual 20 µs: catches a scan of the index, not a slow machine
+
+
+def test_the_demos_game_is_one_for_the_demos_own_valet_only() -> None:
+    folder = "/tmp/tray-valet-demo-x1/library/steamapps/common/Lantern Keep"
+    process = Process(
+        identity=ProcessIdentity(1, 1), exe=f"{folder}/lantern-keep", argv=(f"{folder}/lantern-keep",)
+    )
+    program = Program(store="steam", path=folder, installdir="Lantern Keep", name="Lantern Keep", appid="9")
+    assert classify(process, System.LINUX).verdict is Verdict.NOT
+    assert classify(process, System.LINUX, LibraryIndex([program])).verdict is Verdict.GAME

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tray_valet.core.config import GamesSettings
-from tray_valet.core.ports import Clock, GpuSensor, HostSensor, LibraryScanner
+from tray_valet.core.ports import Clock, GpuSensor, HostSensor, LibraryScanner, PressureNotices
 from tray_valet.core.processes import System
 
 
@@ -23,6 +23,21 @@ def gpu_sensor(clock: Clock) -> GpuSensor:
     from tray_valet.sensing.nvidia import NvidiaGpus
 
     return NvidiaGpus(clock.monotonic_s)
+
+
+def pressure_notices(system: System) -> PressureNotices:
+    """The system's own word that memory runs short."""
+    if system is System.LINUX:
+        from tray_valet.sensing.linux_pressure import LinuxPressure
+
+        return LinuxPressure()
+    if system is System.WINDOWS:
+        from tray_valet.sensing.windows_pressure import WindowsPressure
+
+        return WindowsPressure()
+    from tray_valet.sensing.macos_pressure import MacPressure
+
+    return MacPressure()
 
 
 class LibraryScanners:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.core.errors import EngineMissing, NotSupported, ValetError
+from tray_valet.core.game_tables import DEMO_FOLDER
 
 GAME_NAME = "Lantern Keep"  # made up, and so is its number in the store
 GAME_APPID = "3999990"
@@ -42,7 +43,7 @@ class DemoHome:
     """A temporary folder; `remove` leaves nothing of it."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tray-valet-demo-")).resolve()
+        self.folder = Path(tempfile.mkdtemp(prefix=DEMO_FOLDER.strip("/"))).resolve()
         self.valet_home = self.folder / "valet"
         self.models = self.folder / "models"
         self.library = self.folder / "library"

@@ -16,6 +16,8 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(word.replace("~", " ") for word in text.split())
 
 
+DEMO_FOLDER = "/tray-valet-demo-"  # how the demo's temporary folders begin
+
 # -- Steam's ids ---------------------------------------------------------------------------------
 
 STEAM_TOOL_IDS = (

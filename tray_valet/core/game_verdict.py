@@ -34,6 +34,7 @@ class BuiltInRule(StrEnum):
     NONE = "no rule matched"
     UNKNOWN = "program unknown"
     SYSTEM = "system program"
+    OTHER_DEMO = "another valet's demo"
     HELPER = "helper program"
     LAUNCHER = "launcher"
     GPU_APP = "graphics application"

@@ -147,6 +147,13 @@ def _unknown_or_system(subject: Subject, process: Process, index: LibraryIndex) 
     return None
 
 
+def _other_demo(subject: Subject, process: Process, index: LibraryIndex) -> Classification | None:
+    """The demo's made-up game is one for the demo's own valet, which has its library, and for no other."""
+    if tables.DEMO_FOLDER in subject.path and index.containing(subject.path) is None:
+        return _finding(subject, Verdict.NOT, BuiltInRule.OTHER_DEMO)
+    return None
+
+
 def _helper(subject: Subject, process: Process, index: LibraryIndex) -> Classification | None:
     return _finding(subject, Verdict.NOT, BuiltInRule.HELPER) if _is_helper(subject) else None
 
@@ -279,6 +286,7 @@ def _store_child(subject: Subject, process: Process, index: LibraryIndex) -> Cla
 _Rule = Callable[[Subject, Process, LibraryIndex], Classification | None]
 _RULES: tuple[_Rule, ...] = (
     _unknown_or_system,
+    _other_demo,
     _helper,
     _launcher,
     _installed,

@@ -185,7 +185,32 @@ class GpuSensor(Protocol):
         """Why there are no figures (`no NVIDIA driver`), or None."""
         ...
 
+    def let_sleep(self) -> None:
+        """Give back what keeps a GPU awake that could sleep; the next sample opens it again."""
+        ...
+
     def close(self) -> None: ...
+
+
+class PressureNotices(Protocol):
+    """The system's own word that memory runs short. A reason to look, never a reason to pause."""
+
+    @property
+    def source(self) -> str:
+        """Who tells it (`PSI` …), for `doctor` and `explain`."""
+        ...
+
+    @property
+    def missing_because(self) -> str | None:
+        """Why none will come, or None. Known once `run` has tried."""
+        ...
+
+    async def run(self, on_notice: Callable[[], None]) -> None:
+        """Call `on_notice` on the loop thread, once a second at most, until cancelled.
+
+        Where the system tells nothing it only waits.
+        """
+        ...
 
 
 class ChildTie(Protocol):
