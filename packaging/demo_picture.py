@@ -23,7 +23,7 @@ PICTURE = ROOT / "assets" / "demo.svg"
 DEMO_TIMEOUT_S = 300
 
 COLUMNS = 84  # of the text beside the times; longer lines go on below
-PROSE_COLUMNS = COLUMNS + 14
+PROSE_COLUMNS = COLUMNS + 12
 FONT_PX, LINE_PX, MARGIN_PX = 13, 20, 20
 CHAR_PX = FONT_PX * 0.602  # the widest of the usual fixed fonts (Menlo, DejaVu Sans Mono); others fit, too
 TIME_END_PX, MARK_PX, TEXT_PX = MARGIN_PX + 62, MARGIN_PX + 76, MARGIN_PX + 100

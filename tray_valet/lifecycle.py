@@ -80,6 +80,7 @@ class Lifecycle:
             "fleet": lambda: self._valet.fleet.run(self._valet.look_every_s),
             "games": self._valet.games.run,
             "pressure": self._valet.pressure.run,
+            "pressure notices": lambda: self._valet.pressure_notices.run(self._valet.pressure.look_soon),
             "idle": self._valet.idle.run,
             "residents": self._note_residents,
             "providers": self._valet.providers.run,

@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 
-from tray_valet.adapters.machine import LibraryScanners, gpu_sensor, host_sensor
+from tray_valet.adapters.machine import LibraryScanners, gpu_sensor, host_sensor, pressure_notices
 from tray_valet.adapters.processes import ProcessAdapters
 from tray_valet.adapters.providers import ProviderBuilder
 from tray_valet.core.config import Settings
@@ -75,7 +75,9 @@ class Wiring:
         self.fleet = Fleet(clock, record, self._on_fleet_change)
         self.journal = JournalBook(self.directories.journal_file, clock, write_atomically)
         gpus = gpu_sensor(clock)
-        self.machine = Machine(host_sensor(clock), gpus, clock, self._models_dir)
+        self.machine = Machine(
+            host_sensor(clock), gpus, clock, self._models_dir, lambda: bool(self.fleet.residents())
+        )
         self.dispatcher = Dispatcher(
             self.fleet,
             clock,
@@ -126,6 +128,7 @@ class Wiring:
         self.pressure = PressureWatch(
             self.machine, processes.table, self.fleet, self.holds, clock, lambda: self.settings.thresholds
         )
+        self.pressure_notices = pressure_notices(system)
         self.idle = IdleUnloader(
             self.fleet,
             self.loader,

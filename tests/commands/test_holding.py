@@ -28,14 +28,17 @@ def test_pause_passes_its_wishes_on(control_api: Any, told: Any) -> None:
     assert control_api.asked[0].body == {"reason": "a film", "for_seconds": 90.0, "pid": 77}
 
 
-def test_a_pause_that_is_not_one_yet_fails(control_api: Any, told: Any) -> None:
+def test_a_pause_that_is_not_one_yet_fails(
+    control_api: Any, told: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     pausing = {**PAUSED, "state": "pausing", "title": "Making room"}
     control_api.answers |= {
         "POST /pause": told(200, {"state": "pausing"}),
         "GET /watchdog": told(200, pausing),
     }
     with pytest.raises(CommandError, match="not out of the way"):
-        _pause(control_api)
+        _pause(control_api, is_json=True)
+    assert capsys.readouterr().out == ""  # the failure is the one object on stdout
 
 
 def test_a_refusal_is_told_in_the_apis_words(control_api: Any, told: Any) -> None:

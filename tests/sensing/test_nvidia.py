@@ -245,6 +245,31 @@ def test_closing_gives_nvml_back_and_a_later_sample_takes_it_again() -> None:
     assert nvml.init_count == 2
 
 
+@pytest.mark.parametrize(
+    ("controls", "is_kept_open"),
+    [
+        (["auto"], False),
+        (["on"], True),  # it never suspends: nothing is won by closing
+        (["on", "auto"], False),
+        ([], False),  # no sysfs, or another system: it cannot be told
+    ],
+)
+def test_nvml_is_given_back_where_that_lets_a_gpu_sleep(
+    controls: list[str], is_kept_open: bool, tmp_path: Path
+) -> None:
+    for number, control in enumerate(controls, start=1):
+        status = pci_device(tmp_path, f"0000:0{number}:00.0", "active")
+        (status.parent / "control").write_text(f"{control}\n")
+    nvml = FakeNvml(count=max(1, len(controls)))
+    sensor = gpus(nvml, pci=tmp_path)
+    sensor.let_sleep()  # nothing is open yet
+    assert sensor.sample()
+    sensor.let_sleep()
+    assert nvml.is_open == is_kept_open
+    assert sensor.sample()
+    assert nvml.init_count == (1 if is_kept_open else 2)
+
+
 def test_a_sleeping_gpu_is_not_woken_and_nvml_not_kept_open(tmp_path: Path) -> None:
     status = pci_device(tmp_path, "0000:01:00.0", "suspended")
     pci_device(tmp_path, "0000:00:02.0", "active", vendor="0x8086")

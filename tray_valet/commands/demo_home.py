@@ -27,7 +27,7 @@ LARGE, TINY = "large", "tiny"
 DEFAULT_CONTEXT = 1024  # tokens; the large model is loaded with another one, to see that one come back
 END_DEBOUNCE_S = 1.0
 GRACE_S = 1.0
-_DISK_NEEDED_BYTES = 700 * 2**20
+_DISK_NEEDED_BYTES = 450 * 2**20
 _GAME_LIFE_S = 600  # the game ends by itself should nobody be left to end it
 _TRIAL_TIMEOUT_S = 20.0
 
@@ -137,7 +137,7 @@ def check_engine() -> None:
 
 def _settings(home: DemoHome) -> dict[str, Any]:
     # Without memory mapping the weights are the process's own memory, so that it is seen to move. One thread,
-    # because several wait for each other in busy loops: on a machine that is busy, that takes ten times longer.
+    # because several wait for each other in busy loops: on a busy machine that takes ten times longer.
     flags = ["--ctx-size", str(DEFAULT_CONTEXT), "--parallel", "1", "--load-mode", "none", "--threads", "1"]
     models = {name: {"model_path": f"{name}.gguf", "flags": flags} for name in (LARGE, TINY)}
     return {

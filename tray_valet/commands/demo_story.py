@@ -47,6 +47,7 @@ class Story:
         self._tie = tie
         self._program: GameProgram | None = None
         self.game: Game | None = None
+        self._ended_s = 0.0  # monotonic, of the game
         self._answers: dict[str, str] = {}
         self._before: Holding | None = None
         self._weights_bytes = 0
@@ -215,7 +216,7 @@ class Story:
             raise NotSeen(f"The refusal does not name the game: {answer.text}")
         if answer.retry_after_s is None:
             raise NotSeen("The refusal does not say when to try again (Retry-After).")
-        if not self._is_game_first():
+        if self._status().get("models"):
             raise NotSeen("A model is loaded although the game runs.")
         return Proof(
             text=f"A request meanwhile: 503 “{plain(answer.text)}”",
@@ -227,29 +228,25 @@ class Story:
             },
         )
 
-    def _is_game_first(self) -> bool:
-        return not self._status().get("models") and self._state() == "paused"
-
     # -- after the game --------------------------------------------------------------------------------
 
     def _end_game(self) -> Proof:
         if self.game is None:
             raise NotSeen("There is no game to end.")
-        ran_s, ended_s = self._since_game_start_s(), time.monotonic()
+        ran_s, self._ended_s = self._since_game_start_s(), time.monotonic()
         self.game.end()
         wait_until(
             lambda: self._running_game() is None or None, f"the end of {GAME_NAME}", _GAME_SEEN_TIMEOUT_S
         )
-        seen_s = time.monotonic() - ended_s
+        seen_s = time.monotonic() - self._ended_s
         return Proof(
             text=f"{GAME_NAME} ended after {duration(ran_s)}",
             detail={"ran_seconds": ran_s, "seen_after_seconds": seen_s},
         )
 
     def _see_restore(self) -> Proof:
-        started_s = time.monotonic()
         wait_until(self._is_restored, "the same models loaded again", _RESTORE_TIMEOUT_S)
-        took_s = time.monotonic() - started_s
+        took_s = time.monotonic() - self._ended_s
         now = sorted(self._status()["models"], key=lambda model: str(model["name"]))
         for name in ("provider", "name", "context_length"):
             before, after = [m.get(name) for m in self._models], [m.get(name) for m in now]
@@ -259,8 +256,8 @@ class Story:
             _check_ttl(old.get("ttl_left_seconds"), new.get("ttl_left_seconds"))
         named = " and ".join(f"{m['name']} (context {m['context_length']})" for m in now)
         return Proof(
-            text=f"Back as they were: {named}",
-            detail={"before": self._models, "after": now, "wait_seconds": took_s},
+            text=f"Back as they were, {duration(took_s)} after the game: {named}",
+            detail={"before": self._models, "after": now, "back_after_seconds": took_s},
         )
 
     def _is_restored(self) -> bool | None:

@@ -23,12 +23,12 @@ def pause(
     body = {name: value for name, value in asked.items() if value is not None}
     path = "/pause/force" if is_forced else "/pause"
     answer = client.post(path, body or None, timeout_s=PAUSE_TIMEOUT_S)
-    _say_state(client, answer, is_json=is_json)
     state = _state_of(client, answer)
     if state != "paused":
         raise CommandError(
             f"The models are not out of the way yet (state: {state}).", remedy="See: tray-valet explain"
         )
+    _say_state(client, answer, is_json=is_json)
 
 
 def resume(client: Client, *, is_json: bool) -> None:

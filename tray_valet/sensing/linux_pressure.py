@@ -17,7 +17,6 @@ import contextlib
 import errno
 import os
 import select
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +35,11 @@ class LinuxPressure:
     source = "PSI"
 
     def __init__(
-        self, *, file: Path = Path("/proc/pressure/memory"), stall_s: float = _STALL_S, window_s: int = _WINDOW_S
+        self,
+        *,
+        file: Path = Path("/proc/pressure/memory"),
+        stall_s: float = _STALL_S,
+        window_s: int = _WINDOW_S,
     ) -> None:
         """A notice when some task waited for memory `stall_s` of any `window_s` (a multiple of 2)."""
         self._file = file
@@ -65,8 +68,6 @@ class LinuxPressure:
             await asyncio.Event().wait()
 
     def _register(self, at_end: contextlib.ExitStack) -> select.epoll:
-        if sys.platform != "linux":
-            raise NotSupported("PSI is Linux'")
         try:
             descriptor = os.open(self._file, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             at_end.callback(os.close, descriptor)
@@ -92,5 +93,5 @@ def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP):
         return "this kernel keeps no pressure figures (PSI)"
     if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
-        return "this kernel or container lets only its administrator ask for pressure notices (PSI)"
+        return "the kernel, or this container, does not let us ask for pressure notices (PSI)"
     return f"the kernel takes no PSI trigger: {error.strerror}"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +23,18 @@ from tray_valet.sensing.notice_pace import NoticePace
 _LEVEL = b"kern.memorystatus_vm_pressure_level"
 _NORMAL = 1
 _POLL_S = 2.0
+
+
+class Rises:
+    """Tells a rise from a level that stays or falls."""
+
+    def __init__(self) -> None:
+        self._before = _NORMAL
+
+    def has_risen_to(self, level: int) -> bool:
+        """Whether this level is above the one before (at first: above normal)."""
+        before, self._before = self._before, max(level, _NORMAL)
+        return level > before
 
 
 class MacPressure:
@@ -51,13 +62,11 @@ class MacPressure:
         """Tell of every rise, and of a level that is raised already, until cancelled."""
         pace = NoticePace(on_notice, asyncio.get_running_loop())
         self._missing_because = None
-        before = _NORMAL
+        rises = Rises()
         try:
             while True:
-                level = self._read_level()
-                if level > before:
+                if rises.has_risen_to(self._read_level()):
                     pace.tell()
-                before = max(level, _NORMAL)
                 await self._sleep(_POLL_S)
         except NotSupported as error:
             self._missing_because = error.message
@@ -68,9 +77,9 @@ class MacPressure:
 
 def pressure_level() -> int:
     """The kernel's pressure level: 1 normal, 2 warning, 4 critical. Raises NotSupported."""
-    if sys.platform != "darwin":
-        raise NotSupported("the memory pressure level is macOS'")
     libc: Any = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "sysctlbyname"):
+        raise NotSupported("the memory pressure level is macOS'")
     level = ctypes.c_uint32()
     size = ctypes.c_size_t(ctypes.sizeof(level))
     # sysctl(3): name, where to, its size, what to set (nothing), its size

@@ -21,10 +21,11 @@ class NoticePace:
         self._loop = loop
         self._next_at_s = loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def tell(self) -> None:
         """Pass a notice on: now, or a second after the one before, with all that came meanwhile."""
-        if self._timer is not None:
+        if self._timer is not None or self._is_closed:
             return
         if self._loop.time() >= self._next_at_s:
             self._pass_on()
@@ -32,7 +33,8 @@ class NoticePace:
             self._timer = self._loop.call_at(self._next_at_s, self._pass_on)
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Tell nothing more, also if a thread's call comes late."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

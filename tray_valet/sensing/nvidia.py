@@ -5,13 +5,13 @@ Must not: wake a GPU that sleeps, or keep one awake; on a laptop that costs hour
 
 A query resumes a suspended GPU and an open NVML keeps it from suspending again, so on Linux sysfs
 `power/runtime_status` is read first: while every NVIDIA GPU sleeps, NVML is closed and there are no
-samples. `close` gives it back too; the next sample opens it again. Without a driver there are none either,
-and it is looked for once a minute.
+samples. `let_sleep` gives it back too while it is not needed. Without a driver there are none either, and it
+is looked for once a minute.
 
 Facts: NVML API reference (docs.nvidia.com/deploy/nvml-api: memory in bytes, power in milliwatts,
 `usedGpuMemory` is not available under WDDM); kernel Documentation/ABI/testing/sysfs-devices-power
-(runtime_status); PCI vendor 0x10de, class 0x03xxxx = display controller. All calls are made in one worker
-thread at a time.
+(runtime_status, control); NVIDIA's driver README, “PCI-Express Runtime D3 (RTD3) Power Management”; PCI
+vendor 0x10de, class 0x03xxxx = display controller. All calls are made in one worker thread at a time.
 """
 
 from __future__ import annotations
@@ -79,6 +79,16 @@ class NvidiaGpus:
             if nvml is None:
                 return ()
             return self._measure(nvml)
+
+    def let_sleep(self) -> None:
+        """Close NVML if that lets a GPU suspend; the next sample opens it again.
+
+        Where none ever suspends it stays open: the driver of a machine without a display may need
+        seconds to start a GPU for its first user.
+        """
+        with self._lock:
+            if self._nvml is not None and self._can_one_sleep():
+                self._shut()
 
     def close(self) -> None:
         """Give NVML back, so that the GPU may sleep; a later sample opens it again."""
@@ -186,11 +196,20 @@ class NvidiaGpus:
         states = [state for _, state in self._power_states()]
         return bool(states) and all(state in _ASLEEP for state in states)
 
+    def _can_one_sleep(self) -> bool:
+        """Whether the kernel may suspend a GPU (power/control is `auto`); yes where it cannot be told."""
+        controls = [_line(device / "power" / "control") for device in self._controllers()]
+        return not controls or "auto" in controls
+
     def _asleep_addresses(self) -> frozenset[str]:
         return frozenset(address for address, state in self._power_states() if state in _ASLEEP)
 
     def _power_states(self) -> Iterable[tuple[str, str]]:
         """(PCI address, runtime_status) of every NVIDIA display controller; empty where there is no sysfs."""
+        for device in self._controllers():
+            yield device.name.lower(), _line(device / "power" / "runtime_status")
+
+    def _controllers(self) -> Iterable[Path]:
         try:
             devices = sorted(self._pci_devices.iterdir())
         except OSError:
@@ -199,7 +218,7 @@ class NvidiaGpus:
             if _line(device / "vendor") != _NVIDIA_VENDOR:
                 continue
             if _line(device / "class").startswith(_DISPLAY_CLASS):
-                yield device.name.lower(), _line(device / "power" / "runtime_status")
+                yield device
 
 
 def _why_missing(nvml: Any, error: Exception) -> str:

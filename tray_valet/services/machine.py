@@ -1,7 +1,8 @@
 """The machine's figures: one recent sample of host, GPUs and disk for everybody who asks.
 
-Decides: how old a sample may be. Must not: judge it (`pressure_watch.py` does). Everything that may
-block runs in a worker thread, once, however many ask at the same time.
+Decides: how old a sample may be, and that GPUs are left to sleep while none of our models needs them.
+Must not: judge a sample (`pressure_watch.py` does). Everything that may block runs in a worker thread,
+once, however many ask at the same time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from tray_valet.core.metrics import MachineSample
+from tray_valet.core.metrics import DiskSample, GpuSample, HostSample, MachineSample
 from tray_valet.core.ports import Clock, GpuSensor, HostSensor
 
 _LOG = logging.getLogger(__name__)
@@ -18,15 +19,22 @@ _FRESH_S = 1.0
 
 
 class Machine:
-    """Takes and keeps samples. `models_dir` names the volume that holds the models."""
+    """Takes and keeps samples. `models_dir` names the volume that holds the models; `is_in_use` says
+    whether a model is in memory."""
 
     def __init__(
-        self, host: HostSensor, gpus: GpuSensor, clock: Clock, models_dir: Callable[[], str]
+        self,
+        host: HostSensor,
+        gpus: GpuSensor,
+        clock: Clock,
+        models_dir: Callable[[], str],
+        is_in_use: Callable[[], bool],
     ) -> None:
         self._host = host
         self._gpus = gpus
         self._clock = clock
         self._models_dir = models_dir
+        self._is_in_use = is_in_use
         self._taken_at_s = -_FRESH_S
         self._in_progress: asyncio.Task[MachineSample] | None = None
         self.latest: MachineSample | None = None
@@ -45,12 +53,18 @@ class Machine:
 
     async def _take(self) -> MachineSample:
         try:
-            models_dir = self._models_dir()
-            host, gpus, disk = await asyncio.to_thread(
-                lambda: (self._host.sample(), self._gpus.sample(), self._host.disk(models_dir))
-            )
+            host, gpus, disk = await asyncio.to_thread(self._measure, self._models_dir(), self._is_in_use())
             self.latest = MachineSample(host=host, gpus=gpus, disk=disk, taken_at=self._clock.wall_s())
             self._taken_at_s = self._clock.monotonic_s()
             return self.latest
         finally:
             self._in_progress = None
+
+    def _measure(
+        self, models_dir: str, is_in_use: bool
+    ) -> tuple[HostSample, tuple[GpuSample, ...], DiskSample | None]:
+        """In a worker thread."""
+        measured = (self._host.sample(), self._gpus.sample(), self._host.disk(models_dir))
+        if not is_in_use:
+            self._gpus.let_sleep()
+        return measured

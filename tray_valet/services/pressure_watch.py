@@ -23,6 +23,7 @@ from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.machine import Machine
 
 _LOG = logging.getLogger(__name__)
+_FRESH_S = 1.0
 
 
 class _CpuMark(msgspec.Struct, frozen=True):
@@ -56,15 +57,17 @@ class PressureWatch:
         self.signals: tuple[SignalView, ...] = ()
 
     def look_soon(self) -> None:
-        """Look at once: the limits or the interval changed."""
+        """Look at once: the limits, what is loaded, or what the system says of its memory has changed."""
         self._look_now.set()
 
     async def run(self) -> None:
         """Look at every interval, until cancelled. A changed interval counts at once."""
         while True:
+            # What was measured before the call to look says nothing about its reason.
+            max_age_s = 0.0 if self._look_now.is_set() else _FRESH_S
             self._look_now.clear()
             try:
-                await self.look()
+                await self.look(max_age_s)
             except Exception:  # noqa: BLE001  # a task guard
                 _LOG.exception("A look at the machine failed; the next one comes in its time")
             try:
@@ -73,9 +76,9 @@ class PressureWatch:
             except TimeoutError:
                 continue
 
-    async def look(self) -> None:
-        """Measure once, evaluate every signal, keep the holds."""
-        sample = await self._machine.sample(max_age_s=1.0)
+    async def look(self, max_age_s: float = _FRESH_S) -> None:
+        """Measure once (or take a sample at most so old), evaluate every signal, keep the holds."""
+        sample = await self._machine.sample(max_age_s)
         runners = await self._runners()
         usage = await asyncio.to_thread(self._table.usage, runners)
         readings = self._readings(sample, runners, usage)
