@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.sensing.pressure_contract import Ear, PressureNoticesContract, listening, until_missing
+from tests.sensing.pressure_groups import small_group_or_skip, takes_triggers
 from tray_valet.core.ports import PressureNotices
 from tray_valet.sensing.linux_pressure import LinuxPressure
 
@@ -24,25 +25,8 @@ if sys.platform == "linux":
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PSI is Linux'")
 
-PSI = Path("/proc/pressure/memory")
-# Where control groups are made, and the file that limits their memory: version 1, version 2.
-MEMORY_GROUPS = (
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-    (Path("/sys/fs/cgroup"), "memory.max"),
-)
 GROUPS_V2 = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
-LIMIT_BYTES = 32 << 20
 PATIENCE_S = 30.0
-
-
-def takes_triggers() -> bool:
-    try:
-        with PSI.open("r+b", buffering=0) as file:
-            file.write(b"some 100000 2000000\0")
-    except OSError:
-        return False
-    return True
-
 
 needs_psi = pytest.mark.skipif(not takes_triggers(), reason="this kernel takes no PSI trigger from us")
 
@@ -73,22 +57,7 @@ class _Urgent(LinuxPressure):
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group that may use 32 MB; what runs in it and reads more waits for memory."""
-    for root, limit in MEMORY_GROUPS:
-        group = root / f"tray-valet-test-{os.getpid()}"
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        try:
-            (group / limit).write_text(str(LIMIT_BYTES))
-            yield group
-            return
-        except OSError:
-            continue  # this version's groups do not limit memory here
-        finally:
-            group.rmdir()
-    pytest.skip("no control group with a limit on memory can be made here")
+    yield from small_group_or_skip()
 
 
 @needs_psi

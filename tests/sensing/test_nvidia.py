@@ -23,16 +23,16 @@ class FakeNvml:
     class NVMLError(Exception):
         pass
 
-    class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801, N818 - NVML's own name
+    class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801 - NVML's own name
         pass
 
-    class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801, N818
+    class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801
         pass
 
-    class NVMLError_GpuIsLost(NVMLError):  # noqa: N801, N818
+    class NVMLError_GpuIsLost(NVMLError):  # noqa: N801
         pass
 
-    class NVMLError_NotSupported(NVMLError):  # noqa: N801, N818
+    class NVMLError_NotSupported(NVMLError):  # noqa: N801
         pass
 
     def __init__(self, count: int = 1) -> None:
@@ -261,7 +261,7 @@ def test_nvml_is_given_back_where_that_lets_a_gpu_sleep(
         status = pci_device(tmp_path, f"0000:0{number}:00.0", "active")
         (status.parent / "control").write_text(f"{control}\n")
     nvml = FakeNvml(count=max(1, len(controls)))
-    sensor = gpus(nvml, pci=tmp_path)
+    sensor = gpus(nvml, pci=tmp_path if controls else tmp_path / "missing")
     sensor.let_sleep()  # nothing is open yet
     assert sensor.sample()
     sensor.let_sleep()

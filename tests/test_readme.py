@@ -1,0 +1,302 @@
+"""The documents are true: their diagram, commands, settings, paths and dependencies are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from tray_valet.commands import grammar
+from tray_valet.core import config_providers
+from tray_valet.core.config import Settings
+from tray_valet.core.config_providers import CandidateSettings, LlamaServerModelSettings, Section
+from tray_valet.core.models import ProviderKind
+from tray_valet.core.watchdog import mermaid_diagram
+from tray_valet.services.clock import SystemClock
+from tray_valet.services.settings import SettingsStore
+from tray_valet.web.control_reads import ControlReads
+from tray_valet.web.control_writes import ControlWrites
+from tray_valet.web.errors import STATUS_OF, EdgeCode
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REQUIRED = "required"
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str = "") -> list[str]:
+    """The fenced blocks of that language."""
+    return [
+        block for name, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if name == language
+    ]
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def section(heading: str) -> str:
+    """What stands under a heading, down to the next of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", README, re.M | re.S)
+    assert found is not None, f"there is no section {heading}"
+    return found[1]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables in it: rows of cells, without the heads."""
+    found = re.findall(r"(?:^\|.*\|$\n?)+", text, re.M)
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().split("\n")[2:]]
+        for table in found
+    ]
+
+
+def code_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# -- diagram -----------------------------------------------------------------------------------------
+
+
+def test_the_state_diagram_is_the_one_generated_from_the_table() -> None:
+    assert blocks(README, "mermaid") == [mermaid_diagram() + "\n"]
+
+
+# -- commands ----------------------------------------------------------------------------------------
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """The arguments of every `tray-valet …` and `dev.py run …` in a document."""
+    in_blocks = "\n".join(blocks(text)).replace("\\\n", " ").split("\n")
+    for line in (*in_blocks, *code_in(without_blocks(text).replace("\n", " "))):
+        words = shlex.split(line, comments=True) if re.search(r"tray-valet|dev\.py", line) else []
+        words = words[1:] if words[:1] == ["$"] else words
+        if words[:1] and words[0].rpartition("/")[2] == "tray-valet":
+            yield words[1:]
+        elif words[:3] == ["python3", "packaging/dev.py", "run"]:
+            yield words[3:]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_line_in_the_documents_can_be_typed(document: str) -> None:
+    lines = list(command_lines(text_of(document)))
+    assert lines
+    for arguments in lines:
+        grammar.parse(arguments)  # raises WrongUsage
+
+
+def test_every_command_is_in_the_readmes_table() -> None:
+    named = {code_in(row[0])[0].split()[1] for row in tables(section("Commands"))[0]}
+    usage = grammar._parser().format_help()
+    assert named - {"--version"} == set(re.findall(r"^    ([a-z]+)  ", usage, re.M))
+
+
+def test_every_command_of_the_set_up_script_exists() -> None:
+    usage = text_of("packaging/dev.py").partition('USAGE = """')[2].partition('"""')[0]
+    known = set(re.findall(r"^  ([a-z]+) ", usage, re.M))
+    for document in DOCUMENTS:
+        assert set(re.findall(r"packaging/dev\.py ([a-z]+)", text_of(document))) <= known
+
+
+# -- settings ----------------------------------------------------------------------------------------
+
+
+def rows_of(heading: str, number: int = 0) -> list[list[str]]:
+    return tables(section(f"`{heading}`"))[number]
+
+
+def told(rows: list[list[str]]) -> dict[str, Any]:
+    """Key → default, as the README tells them."""
+    return {
+        code_in(key)[0]: REQUIRED if default == REQUIRED else yaml.safe_load(code_in(default)[0])
+        for key, default, *_ in rows
+    }
+
+
+def true_defaults(cls: type[Section]) -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    for field in msgspec.structs.fields(cls):
+        value = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            value = field.default_factory()
+        defaults[field.name] = REQUIRED if value is msgspec.NODEFAULT else msgspec.to_builtins(value)
+    return defaults
+
+
+SECTIONS: dict[str, type[Section]] = {
+    field.name: type(field.default)
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.default, Section)
+} | {"pools": config_providers.PoolSettings, "routes": config_providers.RouteSettings}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_settings_table_has_every_key_of_a_section_with_its_default(name: str) -> None:
+    rows = rows_of(name)
+    assert told(rows) == _plain(true_defaults(SECTIONS[name]))
+    # 85 and 85.0 are equal, but a user should see what `config show` prints.
+    assert {k: repr(v) for k, v in told(rows).items()} == {
+        k: repr(v) for k, v in _plain(true_defaults(SECTIONS[name])).items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("number", "cls"),
+    enumerate(
+        [config_providers.OllamaSettings, config_providers.LlamaServerSettings, LlamaServerModelSettings]
+    ),
+)
+def test_the_providers_tables_have_every_key_with_its_default(number: int, cls: type[Section]) -> None:
+    assert told(rows_of("providers", number)) == _plain(true_defaults(cls))
+
+
+def test_every_section_kind_and_candidates_key_is_named() -> None:
+    headings = set(re.findall(r"^#### `(\w+)`$", README, re.M))
+    assert headings == {field.name for field in msgspec.structs.fields(Settings)}
+    assert {kind.value for kind in ProviderKind} <= set(code_in(section("`providers`")))
+    candidates = next(row for row in rows_of("routes") if "candidates" in row[0])
+    for field in msgspec.structs.fields(CandidateSettings):
+        assert re.search(rf"\b{field.name}\b", candidates[-1])
+
+
+def test_settings_that_are_said_to_be_out_of_use_are_read_by_no_code() -> None:
+    sources = [
+        path
+        for path in (ROOT / "tray_valet").rglob("*.py")
+        if not (path.parent.name == "core" and path.name.startswith("config"))
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    for name in SECTIONS:
+        owner = {"pools": "pool", "routes": "route"}.get(name, rf"(?:{name}|settings)(?:\(\))?")
+        for key, _, _, in_use, _ in rows_of(name):
+            assert in_use in ("yes", "no", "partly")
+            attribute = rf"\b{owner}\.{code_in(key)[0]}\b"
+            if in_use == "no":
+                assert not re.search(attribute, code), f"{name}.{key} is read now: correct the README"
+
+
+def test_the_readmes_settings_file_is_right(tmp_path: Path) -> None:
+    (example,) = blocks(README, "yaml")
+    file = tmp_path / "config.yaml"
+    file.write_text(example, encoding="utf-8")
+    file.chmod(0o600)
+    store = SettingsStore(file, {})
+    store.load()
+    assert store.problem is None
+    assert store.warnings == ()
+
+
+# -- API ---------------------------------------------------------------------------------------------
+
+
+def test_the_control_apis_table_has_exactly_its_routes() -> None:
+    valet = typing.cast("Any", None)  # the routes are made without asking it anything
+    routes = [*ControlReads(valet).routes(), *ControlWrites(valet, SystemClock()).routes()]
+    real = {
+        f"{method} {re.sub(r'{hold_id:path}', '{id}', route.path)}"
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    named = [code_in(row[0])[0] for row in tables(section("Control API, http://127.0.0.1:8765"))[0]]
+    assert sorted(named) == sorted({*real, "GET /events"})
+
+
+def test_the_errors_table_has_real_codes_with_their_status() -> None:
+    status_of_code = {str(error.code): status for error, (status, _) in STATUS_OF.items()}
+    wire_codes = {code.value for code in EdgeCode}
+    for status, codes, _ in tables(section("Errors"))[0]:
+        for code in code_in(codes):
+            assert code in wire_codes or status_of_code[code] == int(status), code
+
+
+# -- paths, links, dependencies ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    text = text_of(document)
+    anchors = {
+        re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", without_blocks(text), re.M)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_that_are_named_exist(document: str) -> None:
+    named = re.findall(r"`((?:tray_valet|tests|packaging|assets)/[\w./-]*)`", text_of(document))
+    for path in named:
+        assert "NAME" in path or (ROOT / path).exists(), path
+
+
+def test_the_house_map_has_every_folder_and_module_of_the_package() -> None:
+    named = {path for row in tables(section("The house"))[0] for path in code_in(row[0])}
+    package = ROOT / "tray_valet"
+    folders = {f"tray_valet/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    modules = {f"tray_valet/{path.name}" for path in package.glob("*.py") if path.name != "__init__.py"}
+    assert {path for path in named if path.startswith("tray_valet/")} == folders | modules
+
+
+def test_every_benchmark_is_in_the_table() -> None:
+    named = {code_in(row[0])[0] for row in tables(section("Benchmarks"))[0]}
+    assert named == {f"tests/benchmarks/{path.name}" for path in (ROOT / "tests/benchmarks").glob("[!_]*.py")}
+
+
+def test_the_dependency_table_names_what_is_installed_with_the_product() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["engine"]]
+    names = [re.match(r"[\w.-]+", requirement) for requirement in needed]
+    listed = [code_in(row[0])[0] for row in tables(section("Dependencies"))[0]]
+    assert sorted(listed) == sorted(name[0] for name in names if name)
+
+
+MODULES_OF_UNUSED = {
+    "pystray": "pystray",
+    "pillow": "PIL",
+    "plyer": "plyer",
+    "pywebview": "webview",
+    "dbus-fast": "dbus_fast",
+}
+
+
+def test_packages_that_are_said_to_be_for_later_are_not_imported_and_all_others_are() -> None:
+    imported = set()
+    for path in (ROOT / "tray_valet").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    for package, what in tables(section("Dependencies"))[0]:
+        name = code_in(package)[0]
+        module = MODULES_OF_UNUSED.get(name)
+        is_for_later = "later version" in what or "not used by this version" in what
+        if module is None:
+            assert not is_for_later, f"{name}: name its module in this test"
+        else:
+            assert is_for_later == (module not in imported), name
