@@ -160,12 +160,14 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize(
-    ("number", "cls"),
-    enumerate(
-        [config_providers.OllamaSettings, config_providers.LlamaServerSettings, LlamaServerModelSettings]
-    ),
-)
+PROVIDERS_TABLES = [
+    (0, config_providers.OllamaSettings),
+    (1, config_providers.LlamaServerSettings),
+    (2, LlamaServerModelSettings),
+]
+
+
+@pytest.mark.parametrize(("number", "cls"), PROVIDERS_TABLES)
 def test_the_providers_tables_have_every_key_with_its_default(number: int, cls: type[Section]) -> None:
     assert told(rows_of("providers", number)) == _plain(true_defaults(cls))
 

@@ -58,97 +58,123 @@ class Wiring:
         self.addresses = Addresses()
         self.token = secrets.token_urlsafe(32)
         self.secrets = Secrets(directories.secrets_file)
-        self._build_services()
+        self._build_ground()
+        self._build_loads()
+        self._build_watchdog()
+        self._build_watches()
+        self._build_providers()
+        self._build_facade()
         self._build_servers()
 
     @property
     def settings(self) -> Settings:
         return self.store.current
 
-    def _build_services(self) -> None:
-        clock, system = SystemClock(), current_system()
-        processes = ProcessAdapters(system)
-        self.table = processes.table
-        self.activity = Activity(clock)
+    def _build_ground(self) -> None:
+        """What everybody stands on: time, processes, the record, the books, the machine."""
+        self.clock = SystemClock()
+        self._system = current_system()
+        processes = ProcessAdapters(self._system)
+        self.table, self._process_watch = processes.table, processes.watch
+        self.activity = Activity(self.clock)
         record = self.activity.record
-        self.holds = HoldBook(clock, processes.table, record, lambda: self.watchdog.wake())
-        self.fleet = Fleet(clock, record, self._on_fleet_change)
-        self.journal = JournalBook(self.directories.journal_file, clock, write_atomically)
-        gpus = gpu_sensor(clock)
+        self.holds = HoldBook(self.clock, self.table, record, lambda: self.watchdog.wake())
+        self.fleet = Fleet(self.clock, record, self._on_fleet_change)
+        self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically)
+        self._gpus = gpu_sensor(self.clock)
         self.machine = Machine(
-            host_sensor(clock), gpus, clock, self._models_dir, lambda: bool(self.fleet.residents())
+            host_sensor(self.clock),
+            self._gpus,
+            self.clock,
+            self._models_dir,
+            lambda: bool(self.fleet.residents()),
         )
+
+    def _build_loads(self) -> None:
+        """Who brings models in on demand, and takes idle ones out."""
         self.dispatcher = Dispatcher(
             self.fleet,
-            clock,
+            self.clock,
             lambda: self.settings,
             lambda needs_gpu: self.watchdog.closed_by(needs_gpu),
             lambda ref: self.restorer.request_for(ref),
         )
         self.loader = Loader(
             self.fleet,
-            clock,
-            record,
+            self.clock,
+            self.activity.record,
             lambda: self.settings.models,
             lambda ref: bool(self.dispatcher.in_flight(ref)),
         )
         self.dispatcher.loader = self.loader
+        self.idle = IdleUnloader(
+            self.fleet,
+            self.loader,
+            self.dispatcher,
+            self.activity.record,
+            lambda: float(self.settings.models.idle_timeout_seconds),
+        )
+
+    def _build_watchdog(self) -> None:
+        """Who decides about a pause, and the two hands that act."""
         self.evictor = Evictor(
             self.fleet,
             self.dispatcher,
             self.loader,
             self.journal,
-            MemoryProbe(processes.table, gpus),
-            clock,
-            record,
+            MemoryProbe(self.table, self._gpus),
+            self.clock,
+            self.activity.record,
             lambda: self.settings.eviction,
         )
-        self.restorer = Restorer(self.fleet, self.loader, self.journal, clock, record)
+        self.restorer = Restorer(self.fleet, self.loader, self.journal, self.clock, self.activity.record)
         self.watchdog = Watchdog(
-            clock,
+            self.clock,
             self.holds,
             self.fleet,
             self.evictor,
             self.restorer,
-            record,
+            self.activity.record,
             lambda: self.machine.latest,
             self._on_state_change,
         )
-        scanners = LibraryScanners(system, lambda: self.settings.games)
+
+    def _build_watches(self) -> None:
+        """Who sees games and pressure."""
+        scanners = LibraryScanners(self._system, lambda: self.settings.games)
         self.games = GameWatch(
-            processes.watch,
-            processes.table,
+            self._process_watch,
+            self.table,
             scanners.current,
-            system,
+            self._system,
             self.holds,
-            clock,
-            record,
+            self.clock,
+            self.activity.record,
             lambda: self.settings.games,
         )
         self.pressure = PressureWatch(
-            self.machine, processes.table, self.fleet, self.holds, clock, lambda: self.settings.thresholds
+            self.machine, self.table, self.fleet, self.holds, self.clock, lambda: self.settings.thresholds
         )
-        self.pressure_notices = pressure_notices(system)
-        self.idle = IdleUnloader(
-            self.fleet,
-            self.loader,
-            self.dispatcher,
-            record,
-            lambda: float(self.settings.models.idle_timeout_seconds),
-        )
+        self.pressure_notices = pressure_notices(self._system)
+
+    def _build_providers(self) -> None:
+        """Who builds providers, and keeps them in step with the settings."""
         self.builder = ProviderBuilder(
-            clock=clock,
-            table=processes.table,
+            clock=self.clock,
+            table=self.table,
             directories=self.directories,
             base_dir=self.store.path.parent,
-            record=record,
+            record=self.activity.record,
             on_crash=self.fleet.look_soon,
         )
         self.providers = ProviderSet(
             self.fleet, self.builder.build, self.builder.build_demo, self.builder.is_ollama_there
         )
+
+    def _build_facade(self) -> None:
+        """The picture that all edges show, and the commands that all edges give."""
         picture = Picture(
-            clock=clock,
+            clock=self.clock,
             settings=lambda: self.settings,
             settings_problem=lambda: str(self.store.problem) if self.store.problem else None,
             holds=self.holds,
@@ -164,8 +190,8 @@ class Wiring:
             addresses=self.addresses,
         )
         self.valet = ValetService(
-            clock=clock,
-            table=processes.table,
+            clock=self.clock,
+            table=self.table,
             settings=self.store,
             activity=self.activity,
             holds=self.holds,
@@ -180,7 +206,6 @@ class Wiring:
             models_dir=self._models_dir,
             quit_requested=self.quit_requested,
         )
-        self.clock = clock
 
     def _build_servers(self) -> None:
         control, router = self.settings.control, self.settings.router
