@@ -46,7 +46,7 @@ def run_services(
         )
         settings = store.load()
         start_log(
-            directories.log_file, settings.log.level.value, file=settings.log.file, is_terminal=is_verbose
+            directories.log_file, settings.log.level.value, file=settings.log.file, is_verbose=is_verbose
         )
         for warning in store.warnings:
             _LOG.warning("%s", warning)

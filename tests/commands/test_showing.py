@@ -199,6 +199,9 @@ def test_json_is_the_apis_own(
 def test_activity_can_be_cut_to_the_newest(
     control_api: Any, told: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    control_api.answers["GET /activity"] = told(200, {"activity": [{"id": 3}, {"id": 2}, {"id": 1}]})
+    control_api.answers["GET /activity"] = told(200, {"activity": [{"id": 3}, {"id": 2}]})
     showing.activity(control_api.client(), limit=2, is_json=True)
     assert json.loads(capsys.readouterr().out) == {"activity": [{"id": 3}, {"id": 2}]}
+    showing.activity(control_api.client(), limit=10**9, is_json=True)
+    asked = [request.path for request in control_api.asked]
+    assert asked == ["/activity?limit=2", "/activity?limit=1000"]

@@ -206,7 +206,7 @@ async def test_a_forced_pause_is_forced(path: str, body: object) -> None:
         assert site.valet.called("pause")[0]["is_forced"] is True
 
 
-@pytest.mark.parametrize("path", ["/pause", "/pause/force", "/resume"])
+@pytest.mark.parametrize("path", ["/pause", "/resume"])
 async def test_a_command_given_again_within_two_seconds_is_429(path: str) -> None:
     async with control_site() as site:
         assert (await site.call("POST", path)).status == 200
@@ -215,6 +215,12 @@ async def test_a_command_given_again_within_two_seconds_is_429(path: str) -> Non
         assert (reply.status, reply.code, reply.headers["retry-after"]) == (429, "cooldown", "1")
         site.clock.now_s += 0.6
         assert (await site.call("POST", path)).status == 200
+
+
+async def test_a_forced_pause_never_cools_down() -> None:
+    async with control_site() as site:
+        for path in ("/pause", "/pause/force", "/pause/force"):
+            assert (await site.call("POST", path)).status == 200
 
 
 async def test_each_command_cools_down_for_itself() -> None:

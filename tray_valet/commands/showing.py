@@ -15,6 +15,7 @@ from tray_valet.commands.tables import NOTHING, as_json, gb, pct, plain, table
 from tray_valet.core.wording import count, duration
 
 Answer = dict[str, Any]
+_MOST_ACTIVITY = 1000  # the API takes no larger limit
 
 
 def status(client: Client, *, is_json: bool) -> None:
@@ -41,9 +42,7 @@ def games(client: Client, *, is_json: bool) -> None:
 
 def activity(client: Client, *, limit: int | None, is_json: bool) -> None:
     """What has happened, newest first."""
-    answer = client.get("/activity")
-    if limit is not None:
-        answer = {**answer, "activity": _list(answer, "activity")[:limit]}
+    answer = client.get("/activity", limit=None if limit is None else min(limit, _MOST_ACTIVITY))
     _show(answer, activity_text, is_json=is_json)
 
 

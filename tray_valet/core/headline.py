@@ -26,6 +26,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 0.0
     grace_s: float = 0.0
     resumes_in_s: float | None = None
+    holds_end_in_s: float | None = None  # when the holds' own times are up; None: one has none
     ended_hold: Hold | None = None
     last_pause: PauseReport | None = None
     to_bring_back: tuple[str, ...] = ()
@@ -111,17 +112,23 @@ def _paused(scene: Scene) -> tuple[str, str]:
         return title, f"{away}They come back {duration(scene.grace_s)} after {ends}."
     n = len(scene.to_bring_back)
     if any(isinstance(h.cause, UserCause) for h in scene.holds):
-        waits = (
-            f"{count(n, 'model')} {'waits' if n == 1 else 'wait'} until you resume."
-            if n
-            else ("No model was loaded. None will be until you resume.")
-        )
-        return title, waits
+        ends = _until_resumed(scene)
+        if not n:
+            return title, f"No model was loaded. None will be {ends}."
+        return title, f"{count(n, 'model')} {'waits' if n == 1 else 'wait'} {ends}."
     if pressure is not None:
         return title, pressure_line(pressure)
     if any(isinstance(h.cause, PowerCause) for h in scene.holds):
         return title, "They come back when you plug in."
     return title, f"{count(n, 'model')} will come back when it is done."
+
+
+def _until_resumed(scene: Scene) -> str:
+    """A pause may be bound to a time or a process as well: `until you resume, 2 h at most`."""
+    process = next((h.process for h in scene.holds if isinstance(h.cause, UserCause) and h.process), None)
+    ends = f" or process {process.pid} ends" if process else ""
+    at_most = f", {duration(scene.holds_end_in_s)} at most" if scene.holds_end_in_s is not None else ""
+    return f"until you resume{ends}{at_most}"
 
 
 def _waiting(scene: Scene) -> tuple[str, str]:

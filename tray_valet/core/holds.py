@@ -166,6 +166,13 @@ def is_users_own(hold: Hold) -> bool:
     return isinstance(hold.cause, UserCause)
 
 
+def ends_in_s(holds: tuple[Hold, ...], now_s: float) -> float | None:
+    """Seconds until the time of the last of these holds is up; None where one of them has no such time."""
+    times = [h.expires_at_s for h in holds]
+    known = [time for time in times if time is not None]
+    return max(0.0, max(known) - now_s) if known and len(known) == len(times) else None
+
+
 def wait_left_s(holds: Holds, now_s: float) -> float:
     """Seconds until the models may come back; 0 when they may now or while a hold is in effect."""
     return 0.0 if in_effect(holds) else max(0.0, holds.free_at_s - now_s)

@@ -95,8 +95,13 @@ def title_of_pause(holds: tuple[Hold, ...]) -> str:
     return "Paused"
 
 
-def refusal(holds: tuple[Hold, ...], wait_left_s: float, retry_after_s: float) -> str:
-    """What a program is told during a pause: the cause, what happens next, when to try again."""
+def refusal(
+    holds: tuple[Hold, ...], wait_left_s: float, retry_after_s: float, ends_in_s: float | None = None
+) -> str:
+    """What a program is told during a pause: the cause, what happens next, when to try again.
+
+    `ends_in_s`: when the holds end by themselves; None = they don't say.
+    """
     again = f"Try again in {duration(max(1.0, round(retry_after_s)))}."
     if not holds:
         return f"The models come back in {duration(wait_left_s)}. {again}"
@@ -106,7 +111,8 @@ def refusal(holds: tuple[Hold, ...], wait_left_s: float, retry_after_s: float) -
     if any(isinstance(h.cause, ProgramCause) for h in holds):
         return f"{title}. Models come back when it is done. {again}"
     if title == "Paused by you":
-        return f"Paused by the user. Models come back when the user resumes. {again}"
+        latest = f", in {duration(ends_in_s)} at the latest" if ends_in_s is not None else ""
+        return f"Paused by the user. Models come back when the user resumes{latest}. {again}"
     return f"{title}. Models come back when there is room again. {again}"
 
 

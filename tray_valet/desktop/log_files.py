@@ -32,15 +32,17 @@ class _JsonLines(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-def start_log(log_file: Path, level: str, *, file: str | None = None, is_terminal: bool = False) -> Path:
-    """Send the log to a file (`file` if given, else `log_file`), and to stderr if asked. Returns the file."""
+def start_log(log_file: Path, level: str, *, file: str | None = None, is_verbose: bool = False) -> Path:
+    """Send the log to a file (`file` if given, else `log_file`) and to stderr: there only what is wrong,
+    unless `is_verbose`. Returns the file."""
     path = Path(file).expanduser() if file else log_file
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file = RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
     to_file.setFormatter(_JsonLines())
     handlers: list[logging.Handler] = [to_file]
-    if is_terminal:
+    if sys.stderr is not None:  # None: started without a console (pythonw)
         to_terminal = logging.StreamHandler(sys.stderr)
+        to_terminal.setLevel(logging.NOTSET if is_verbose else logging.WARNING)
         to_terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
         handlers.append(to_terminal)
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import WhenPaused
-from tray_valet.core.errors import Paused, UnknownModel, ValetError
+from tray_valet.core.errors import NotFound, Paused, UnknownModel, ValetError
 from tray_valet.core.models import LoadRequest, ModelRef, Upstream
 from tray_valet.core.ports import Clock
 from tray_valet.services.fleet import Fleet, Slot
@@ -155,6 +155,8 @@ class Dispatcher:
         for candidate in self._settings().routes[alias].candidates:
             try:
                 targets.append(await self._fleet.resolve(candidate.model, candidate.provider))
+            except NotFound:
+                continue  # the route names a provider that is no longer there
             except ValetError as error:
                 problem = error
         if not targets:

@@ -14,8 +14,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from tray_valet.core import events as ev
-from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.errors import NotFound, ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.models import (
     Condition,
     ConditionType,
@@ -33,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 _DOWN_AFTER_FAILURES = 3
 _LOOK_TIMEOUT_S = 6.0
 _INSTALLED_FRESH_S = 30.0
+_TURN_S = 1.0  # a look that takes longer is left to itself
 
 
 class Slot:
@@ -48,6 +51,8 @@ class Slot:
         self.conditions: dict[ConditionType, Condition] = {}
         self.installed: tuple[InstalledModel, ...] = ()
         self.installed_at_s = -_INSTALLED_FRESH_S
+        self.looks_begun = 0
+        self.look_seen = 0  # the number of the look that the rest tells of
 
     @property
     def name(self) -> str:
@@ -56,6 +61,12 @@ class Slot:
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
         return self.observation.loaded if self.observation else ()
+
+    def needs_gpu(self, model: str) -> bool:
+        """Whether a model here takes a GPU, or may (unknown counts as yes)."""
+        if not self.provider.is_local:
+            return False
+        return next((m.needs_gpu for m in (*self.loaded, *self.installed) if m.name == model), True)
 
     def view(self) -> ProviderView:
         """The picture of it."""
@@ -112,16 +123,32 @@ class Fleet:
     # -- what is there -------------------------------------------------------------------------------
 
     async def run(self, interval_s: Callable[[], float]) -> None:
-        """Look at every provider again and again, until cancelled."""
-        while True:
-            self._look_now.clear()
-            await self.refresh()
-            await self.installed()
-            try:
-                async with asyncio.timeout(interval_s()):
-                    await self._look_now.wait()
-            except TimeoutError:
-                continue
+        """Look at every provider again and again, until cancelled. A slow one is not waited for."""
+        looks: dict[Slot, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._look_now.clear()
+                for slot in self.slots.values():
+                    if slot not in looks:
+                        looks[slot] = asyncio.create_task(
+                            self._look_and_list(slot), name=f"look at {slot.name}"
+                        )
+                if looks:
+                    await asyncio.wait(looks.values(), timeout=_TURN_S)
+                for slot in [slot for slot, look in looks.items() if look.done()]:
+                    looks.pop(slot).result()
+                try:
+                    async with asyncio.timeout(interval_s()):
+                        await self._look_now.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for look in looks.values():
+                look.cancel()
+
+    async def _look_and_list(self, slot: Slot) -> None:
+        await self._look(slot)
+        await self._list(slot, _INSTALLED_FRESH_S)
 
     def look_soon(self) -> None:
         """Make `run` look at once (the interval changed, or something happened)."""
@@ -130,18 +157,24 @@ class Fleet:
     async def refresh(self, slots: Iterable[Slot] | None = None) -> None:
         """Look at these providers (default: all) now; returns when all have answered or failed."""
         chosen = list(self.slots.values() if slots is None else slots)
-        before = self._essence()
         await asyncio.gather(*(self._look(slot) for slot in chosen))
-        if self._essence() != before:
-            self._on_change()
 
     async def _look(self, slot: Slot) -> None:
+        slot.looks_begun += 1
+        number, before = slot.looks_begun, _essence(slot)
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 seen = await slot.provider.observe()
         except (TimeoutError, ValetError) as error:
-            self._note_failure(slot, error)
-            return
+            await self._note_failure(slot, error)
+        else:
+            if number > slot.look_seen:  # else a later look has told something newer already
+                slot.look_seen = number
+                self._note_answer(slot, seen)
+        if _essence(slot) != before:
+            self._on_change()
+
+    def _note_answer(self, slot: Slot, seen: Observation) -> None:
         was_down = slot.is_down
         slot.observation, slot.failures, slot.is_down, slot.error = seen, 0, False, ""
         slot.seen_at = self._clock.wall_s()
@@ -149,26 +182,24 @@ class Fleet:
         if was_down:
             self._record(ev.ProviderBack(provider=slot.name))
 
-    def _note_failure(self, slot: Slot, error: Exception) -> None:
+    async def _note_failure(self, slot: Slot, error: Exception) -> None:
         slot.failures += 1
         slot.error = str(error) or "It did not answer in time."
-        if slot.failures >= _DOWN_AFTER_FAILURES and not slot.is_down:
-            slot.is_down = True
-            slot.observation = None
+        if slot.failures < _DOWN_AFTER_FAILURES:
+            return
+        is_new, slot.is_down = not slot.is_down, True
+        if is_new:
             self.note(slot, ConditionType.UNREACHABLE, slot.error)
             self._record(ev.ProviderLost(provider=slot.name, message=slot.error))
+        if slot.loaded and not await slot.provider.runners():
+            # One that hangs still holds its models; one whose processes are gone holds none.
+            slot.observation = None
 
-    def _essence(self) -> object:
-        return [
-            (
-                name,
-                slot.is_down,
-                slot.observation is not None,
-                tuple((m.name, m.context_length, m.needs_gpu) for m in slot.loaded),
-                slot.observation.loading if slot.observation else (),
-            )
-            for name, slot in self.slots.items()
-        ]
+    def presume_empty(self, slot: Slot) -> None:
+        """Note that a provider that does not answer holds nothing any more: its processes are gone."""
+        if slot.observation is not None:
+            slot.observation = msgspec.structs.replace(slot.observation, loaded=())
+            self._on_change()
 
     def note(self, slot: Slot, kind: ConditionType, reason: str) -> None:
         """Say that something is the case with a provider; `since` stays the first time's."""
@@ -216,19 +247,28 @@ class Fleet:
         except (TimeoutError, ValetError) as error:
             _LOG.debug("%s did not list its models: %s", slot.name, error)
 
+    def slot(self, name: str) -> Slot:
+        """The provider of that name. Raises NotFound, naming those that there are."""
+        if name not in self.slots:
+            known = f"Use one of {', '.join(self.slots)}." if self.slots else ""
+            raise NotFound(f"There is no provider called “{name}”.", remedy=known, param="provider")
+        return self.slots[name]
+
     async def resolve(self, name: str, provider: str | None = None) -> tuple[Slot, str]:
         """The provider and canonical name that a model's name means, exactly (never another tag).
 
         `provider/model` names the provider; so does `provider`. Raises UnknownModel with the nearest
-        name, ProviderUnreachable when the named provider is down.
+        name, NotFound for the named provider, ProviderUnreachable when that one is down.
         """
+        if found := self._resolve_now(name, provider):  # without waiting for one that hangs
+            return found
         for fresh_s in (_INSTALLED_FRESH_S, 1.0):  # the second time with fresh lists: it may be new
             await asyncio.gather(*(self._list(slot, fresh_s) for slot in self.slots.values()))
             found = self._resolve_now(name, provider)
             if found is not None:
                 return found
-        if provider is not None and provider not in self.slots:
-            raise UnknownModel(f"There is no provider called “{provider}”.", param="provider")
+        if provider is not None:
+            self.slot(provider)
         raise self._unknown(name, provider)
 
     def _resolve_now(self, name: str, provider: str | None) -> tuple[Slot, str] | None:
@@ -254,3 +294,13 @@ class Fleet:
         if not near and not names and any(s.is_down for s in self.slots.values()):
             hint = "The provider that may have it does not answer."
         return UnknownModel(f"No model is called “{name}”.", remedy=hint, param="model")
+
+
+def _essence(slot: Slot) -> object:
+    """What makes a difference to others."""
+    return (
+        slot.is_down,
+        slot.observation is not None,
+        tuple((m.name, m.context_length, m.needs_gpu) for m in slot.loaded),
+        slot.observation.loading if slot.observation else (),
+    )

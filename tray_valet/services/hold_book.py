@@ -61,7 +61,7 @@ class HoldBook:
         self.holds = rules.place(self.holds, hold)
         if is_new:
             self._record(ev.HoldPlaced(hold=hold))
-            self._note()
+        self._note()  # also when it took over: it may end at another time now
 
     def end(self, hold_id: str) -> None:
         """End a hold. Raises NotFound."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tray_valet import __version__
 from tray_valet.core.config import Settings
 from tray_valet.core.headline import Scene, headline
+from tray_valet.core.holds import ends_in_s
 from tray_valet.core.models import ConditionType
 from tray_valet.core.ports import Clock
 from tray_valet.core.snapshot import HoldView, Snapshot
@@ -129,6 +130,7 @@ class Picture:
             drain_s=float(settings.eviction.drain_seconds),
             grace_s=float(settings.games.grace_seconds),
             resumes_in_s=self._resumes_in_s(),
+            holds_end_in_s=ends_in_s(self._holds.in_effect, self._clock.monotonic_s()),
             ended_hold=self._holds.holds.last_ended,
             last_pause=self._evictor.last_pause,
             to_bring_back=tuple(e.model for e in self._journal.missing),

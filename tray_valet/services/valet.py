@@ -257,12 +257,7 @@ class ValetService:
             slot, name = await self._find(model, provider)
             targets = [(slot, name)]
         else:
-            targets = [
-                (s, m.name)
-                for s in self._fleet.slots.values()
-                for m in s.loaded
-                if s.provider.can_unload and provider in (None, s.name)
-            ]
+            targets = [(s, m.name) for s in self._slots(provider) for m in s.loaded if s.provider.can_unload]
         gone = {ModelRef(slot.name, name) for slot, name in targets}
         waiting = tuple(e for e in self._journal.missing if e.ref not in gone)
         await self._journal.set_aside(waiting)  # what the user unloads does not come back
@@ -275,6 +270,11 @@ class ValetService:
                 self._activity.record(ModelUnloaded(model=name, size_bytes=loaded.size_bytes))
                 went.append(ref)
         return tuple(went)
+
+    def _slots(self, provider: str | None) -> tuple[Slot, ...]:
+        if provider is None:
+            return tuple(self._fleet.slots.values())
+        return (self._fleet.slot(provider),)
 
     def admit(self, model: str, *, client: str = "") -> AbstractAsyncContextManager[ActiveLease]:
         return self._dispatcher.admit(model, client)

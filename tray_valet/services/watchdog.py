@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from tray_valet.core import events as ev
 from tray_valet.core.errors import Paused
 from tray_valet.core.eviction import must_go
-from tray_valet.core.holds import Hold
+from tray_valet.core.holds import Hold, ends_in_s
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import ConditionType, LoadedModel
 from tray_valet.core.ports import Clock
@@ -105,9 +105,11 @@ class Watchdog:
 
     def refusal(self, holds: tuple[Hold, ...]) -> Paused:
         """What programs are told while the gate is closed."""
+        own_end_s = ends_in_s(holds, self._clock.monotonic_s())
         grace_s = max((h.wait_s for h in holds), default=self._holds.wait_left_s)
-        retry_after_s = min(300.0, max(5.0, grace_s if holds else self._holds.wait_left_s))
-        return Paused(refusal(holds, self._holds.wait_left_s, retry_after_s), retry_after_s=retry_after_s)
+        retry_after_s = min(300.0, max(5.0, grace_s + (own_end_s or 0.0)))
+        sentence = refusal(holds, self._holds.wait_left_s, retry_after_s, own_end_s)
+        return Paused(sentence, retry_after_s=retry_after_s)
 
     async def settled(self, states: frozenset[State], timeout_s: float) -> State:
         """Wait until the state is one of these; returns the state, in time or not."""

@@ -7,6 +7,7 @@ Must not: do the work, or answer 200 to what did not happen (202: begun, not see
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ class ControlWrites:
         return await self._pause(request, command="pause", is_forced=False)
 
     async def pause_force(self, request: Request) -> Response:
-        """`POST /pause/force`: the same without a drain; runners are ended at once."""
+        """`POST /pause/force`: the same without a drain; runners are ended at once. It never cools down."""
         return await self._pause(request, command="pause/force", is_forced=True)
 
     async def _pause(self, request: Request, *, command: str, is_forced: bool) -> Response:
@@ -91,7 +92,7 @@ class ControlWrites:
         reason = _check_text(body.reason, "reason")
         for_s = _check_seconds(body.for_seconds, "for_seconds")
         pid = _check_pid(body.pid)
-        with self._cooldowns.once(command):
+        with nullcontext() if is_forced else self._cooldowns.once(command):
             state = await self._valet.pause(
                 reason=reason, is_forced=is_forced or body.force, for_s=for_s, pid=pid
             )

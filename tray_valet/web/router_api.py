@@ -143,10 +143,11 @@ class RouterApi:
         }
 
     def _model(self, name: str) -> dict[str, Any]:
-        for shape in self._models()["data"]:
+        shapes: list[dict[str, Any]] = self._models()["data"]
+        # An alias is another name for its model, not the model that `provider/model` asks for.
+        for shape in sorted(shapes, key=lambda shape: (shape["id"] != name, shape["alias"])):
             if name in (shape["id"], f"{shape['provider']}/{shape['model']}"):
-                found: dict[str, Any] = shape
-                return found
+                return shape
         check_model_name(name)
         raise self._with_suggestion(UnknownModel(f"There is no model “{name}”.", param="model"), name)
 

@@ -1,0 +1,1 @@
+"""The window: a child process with a web view that shows the local page."""
