@@ -80,7 +80,7 @@ class Wiring:
         record = self.activity.record
         self.holds = HoldBook(self.clock, self.table, record, lambda: self.watchdog.wake())
         self.fleet = Fleet(self.clock, record, self._on_fleet_change)
-        self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically)
+        self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically, record)
         self._gpus = gpu_sensor(self.clock)
         self.machine = Machine(
             host_sensor(self.clock),
@@ -96,7 +96,7 @@ class Wiring:
             self.fleet,
             self.clock,
             lambda: self.settings,
-            lambda needs_gpu: self.watchdog.closed_by(needs_gpu),
+            lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
         )
         self.loader = Loader(
@@ -105,6 +105,7 @@ class Wiring:
             self.activity.record,
             lambda: self.settings.models,
             lambda ref: bool(self.dispatcher.in_flight(ref)),
+            lambda demand: self.watchdog.closed_by(demand),
         )
         self.dispatcher.loader = self.loader
         self.idle = IdleUnloader(

@@ -181,13 +181,13 @@ class House:
         self.sample: MachineSample | None = None
         self.holds = HoldBook(clock, self.table, self.facts.append, lambda: self.watchdog.wake())
         self.fleet = Fleet(clock, self.facts.append, lambda: self.watchdog.wake())
-        self.journal = JournalBook(state_dir / "journal.json", clock, write_atomically)
+        self.journal = JournalBook(state_dir / "journal.json", clock, write_atomically, self.facts.append)
         settings = Settings(eviction=eviction)
         self.dispatcher = Dispatcher(
             self.fleet,
             clock,
             lambda: settings,
-            lambda needs_gpu: self.watchdog.closed_by(needs_gpu),
+            lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
         )
         self.loader = Loader(
@@ -196,6 +196,7 @@ class House:
             self.facts.append,
             ModelsSettings,
             lambda ref: bool(self.dispatcher.in_flight(ref)),
+            lambda demand: self.watchdog.closed_by(demand),
         )
         self.dispatcher.loader = self.loader
         self.evictor = Evictor(

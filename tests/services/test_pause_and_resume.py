@@ -12,7 +12,8 @@ from tests.services.house import GB, FakeProvider, House, machine
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import CannotKill, LoadFailed, Paused
-from tray_valet.core.models import ConditionType, LoadRequest, ModelRef
+from tray_valet.core.holds import Hold, HoldKind, UserCause
+from tray_valet.core.models import ConditionType, Demand, LoadRequest, ModelRef
 from tray_valet.core.watchdog import State
 
 QUICK = EvictionSettings(drain_seconds=0.2, kill_after_seconds=0.3, confirm_seconds=0.5)
@@ -340,3 +341,25 @@ async def test_a_damaged_journal_is_kept_aside_and_does_not_stop_the_start(
     house.journal.read()
     assert house.journal.missing == ()
     assert (tmp_path / "journal.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpu_is_open", "cpu_is_open"),
+    [
+        (HoldKind.GAME, False, True),
+        (HoldKind.VRAM, False, True),
+        (HoldKind.USER, False, True),
+        (HoldKind.RAM, False, False),
+        (HoldKind.CPU, False, False),
+    ],
+)
+async def test_the_gate_stops_what_the_hold_is_about_and_never_what_is_answered_elsewhere(
+    house: House, kind: HoldKind, gpu_is_open: bool, cpu_is_open: bool
+) -> None:
+    async with house.running():
+        house.holds.place(Hold(id="h", kind=kind, owner="valet", cause=UserCause(), since=0.0))
+        await house.reaches(State.PAUSED)
+        gate = house.watchdog.closed_by
+        assert (gate(Demand.GPU) is None) is gpu_is_open
+        assert (gate(Demand.CPU) is None) is cpu_is_open
+        assert gate(Demand.NOTHING) is None

@@ -169,6 +169,13 @@ class RestartNeeded(msgspec.Struct, frozen=True, kw_only=True, tag="restart_need
     paths: tuple[str, ...]
 
 
+class JournalUnwritable(msgspec.Struct, frozen=True, kw_only=True, tag="journal_unwritable"):
+    """What has to come back cannot be written to the disk; it is kept in memory alone."""
+
+    path: str
+    message: str
+
+
 class ValetStarted(msgspec.Struct, frozen=True, kw_only=True, tag="valet_started"):
     """The services are up. `interrupted_models`: what an unclean end left to bring back."""
 
@@ -199,6 +206,7 @@ Fact = (
     | SettingsApplied
     | SettingsBroken
     | RestartNeeded
+    | JournalUnwritable
     | ValetStarted
 )
 

@@ -29,6 +29,14 @@ class ProviderKind(StrEnum):
     GEMINI = "gemini"
 
 
+class Demand(StrEnum):
+    """What a request for a model takes of this machine."""
+
+    GPU = "gpu"
+    CPU = "cpu"  # a `cpu_only` runner: a game does not mind it, RAM or CPU pressure does
+    NOTHING = "nothing"  # it is answered elsewhere
+
+
 class ModelRef(msgspec.Struct, frozen=True, order=True):
     """A model at a provider. `model` is canonical there (`llama3:latest` at Ollama)."""
 

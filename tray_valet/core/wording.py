@@ -204,6 +204,11 @@ def _other_sentence(fact: ev.Fact) -> str:
             return f"The settings file has a mistake, the last good settings stay in use. {message}"
         case ev.RestartNeeded(paths=paths):
             return f"Restart Tray Valet for the new {listed(paths)}."
+        case ev.JournalUnwritable(path=path, message=message):
+            return (
+                f"{path} cannot be written: {message}. Models that are set aside come back, "
+                "unless Tray Valet is interrupted meanwhile."
+            )
         case ev.ValetStarted(interrupted_models=models, was_paused=was_paused):
             if not models:
                 return "Tray Valet started."
@@ -222,4 +227,5 @@ PROBLEM_FACTS = (
     ev.MemoryStillHeld,
     ev.ProviderLost,
     ev.SettingsBroken,
+    ev.JournalUnwritable,
 )

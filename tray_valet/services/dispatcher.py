@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import WhenPaused
 from tray_valet.core.errors import NotFound, Paused, UnknownModel, ValetError
-from tray_valet.core.models import LoadRequest, ModelRef, Upstream
+from tray_valet.core.models import Demand, LoadRequest, ModelRef, Upstream
 from tray_valet.core.ports import Clock
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.loader import Loader
@@ -45,7 +45,7 @@ class ActiveLease:
 class Dispatcher:
     """Owns what is in flight.
 
-    `closed_by(needs_gpu)` is the gate: the refusal, or None when open. `request_for(ref)` is how a model
+    `closed_by(demand)` is the gate: the refusal, or None when open. `request_for(ref)` is how a model
     is to be loaded when it must be: a model that is about to be brought back, as it was.
     """
 
@@ -54,7 +54,7 @@ class Dispatcher:
         fleet: Fleet,
         clock: Clock,
         settings: Callable[[], Settings],
-        closed_by: Callable[[bool], Paused | None],
+        closed_by: Callable[[Demand], Paused | None],
         request_for: Callable[[ModelRef], LoadRequest],
     ) -> None:
         self._fleet = fleet
@@ -118,7 +118,7 @@ class Dispatcher:
         assert self.loader is not None
         await self.loader.ensure(slot, self._request_for(ref), client=client)
         # A pause may have begun between the load's end and this line.
-        if refusal := self._closed_by(self._needs_gpu(slot, name)):
+        if refusal := self._closed_by(slot.demand(name)):
             raise refusal
         lease = ActiveLease(ref, slot.provider.upstream(name), reason, client)
         self._leases.setdefault(ref, set()).add(lease)
@@ -168,11 +168,12 @@ class Dispatcher:
         deadline_s = self._clock.monotonic_s() + wait_s
         while True:
             for index, (slot, name) in enumerate(targets):
-                if self._closed_by(self._needs_gpu(slot, name)) is None:
+                if self._closed_by(slot.demand(name)) is None:
                     return index
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
-                refusal = self._closed_by(self._needs_gpu(*targets[0]))
+                slot, name = targets[0]
+                refusal = self._closed_by(slot.demand(name))
                 assert refusal is not None
                 raise refusal
             self._changed.clear()
@@ -181,10 +182,3 @@ class Dispatcher:
                     await self._changed.wait()
             except TimeoutError:
                 continue
-
-    def _needs_gpu(self, slot: Slot, name: str) -> bool:
-        if not slot.provider.is_local:
-            return False
-        loaded = [m.needs_gpu for m in slot.loaded if m.name == name]
-        installed = [m.needs_gpu for m in slot.installed if m.name == name]
-        return next(iter((*loaded, *installed)), True)

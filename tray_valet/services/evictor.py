@@ -1,8 +1,9 @@
 """The evictor: gets models out of memory in bounded time, and says so only when it is true.
 
-Order: loads in progress are given up → what is loaded is noted in the journal, on disk → answers finish
-or are ended → unload → the runner is killed if it must be → confirmed by residency, then by the memory
-itself. Must not: decide that there is a pause.
+Order at each provider: loads in progress are given up → what is loaded is noted in the journal, on disk →
+answers finish or are ended → unload → the runner is killed if it must be → gone as the provider says, or
+its processes. All providers at once, so that one that hangs delays no other; then the memory itself has to
+confirm it. Must not: decide that there is a pause.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import CannotKill, NotSupported, Paused, ValetError
 from tray_valet.core.eviction import must_go
 from tray_valet.core.holds import Hold
-from tray_valet.core.journal import JournalEntry, entry_of, merged
-from tray_valet.core.models import ConditionType, LoadedModel, ModelRef
+from tray_valet.core.journal import entry_of
+from tray_valet.core.models import ConditionType, Demand, LoadedModel, ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.snapshot import PauseReport
 from tray_valet.core.wording import size
@@ -28,12 +29,12 @@ from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.journal_book import JournalBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.memory_probe import Held, MemoryProbe, Proof, freed_bytes, proof
+from tray_valet.services.pause_account import PauseAccount, Target
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
-
-Target = tuple[Slot, LoadedModel]
+_LOOK_S = 2.0  # a provider that takes longer is taken as it was last seen
 
 
 class EvictionWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,6 @@ class EvictionWish(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Paused
     cause: str
     is_forced: bool = False
-    is_first: bool = True  # False: a model came back in mid-pause, past the gate
 
 
 class Evictor:
@@ -70,62 +70,85 @@ class Evictor:
         self._settings = settings
         self.still_held = ""  # why the eviction is not complete, for people
         self.last_pause: PauseReport | None = None
-        self._unproven: tuple[Held, list[Target]] | None = None
+        self._account = PauseAccount()
+
+    def begin(self) -> None:
+        """A pause begins: what is loaded from now on was there before it, until its provider is clear."""
+        self._account = PauseAccount()
+        self.still_held = ""
+        if not self._journal.missing:
+            self.last_pause = None
+
+    def is_reload(self, target: Target) -> bool:
+        """Whether a model came in mid-pause, past the gate."""
+        return self._account.is_reload(*target)
 
     async def evict(self, wish: EvictionWish, is_wanted: Callable[[], bool]) -> bool:
         """Run one pass; say whether memory is confirmed clear. Stops early when no longer wanted."""
-        started_s = self._clock.monotonic_s()
-        await self._loader.stop(self._stoppable_loads(wish.holds), wish.refusal)
+        account = self._account
         slots = [s for s in self._fleet.slots.values() if s.provider.is_local and s.provider.can_unload]
-        await self._fleet.refresh(slots)
-        targets = await self._measured(self.targets(wish.holds))
-        await self._note(targets, wish)
-        if not targets:
-            if self._unproven is not None:
-                return await self._confirm(*self._unproven, wish, started_s)
-            return self._nothing_to_do(wish, slots)
-        before = await self._probe.look(list(dict.fromkeys(slot for slot, _ in targets)))
-        await asyncio.gather(*(self._evict_one(slot, m, wish, is_wanted) for slot, m in targets))
-        await self._fleet.refresh(slots)
+        account.begin_pass(self._clock.monotonic_s(), await self._probe.look(slots))
+        works = [self._evict_from(slot, wish, account, is_wanted) for slot in slots]
+        silent = [slot for slot, answers in zip(slots, await asyncio.gather(*works), strict=True) if not answers]
         left = self.targets(wish.holds)
-        if left or not is_wanted():
-            self.still_held = self._why_left(left)
+        if left or silent or not is_wanted():
+            self.still_held = self._why_left(left, silent)
             return False
-        return await self._confirm(before, targets, wish, started_s)
+        if not account.targets:
+            self.still_held = ""
+            self._report_nothing(account)
+            return True
+        return await self._confirm(account, wish)
+
+    async def _evict_from(
+        self, slot: Slot, wish: EvictionWish, account: PauseAccount, is_wanted: Callable[[], bool]
+    ) -> bool:
+        """Get out of one provider what has to go; say whether it is known what it holds now."""
+        await self._loader.stop(self._stoppable_loads(slot, wish.holds), wish.refusal)
+        has_runners = bool(await slot.provider.runners())
+        is_known = await self._answers(slot)
+        targets = await self._measured(self._targets_of(slot, wish.holds))
+        # Journal before the first unload. What comes in mid-pause was not there before: not noted.
+        found = tuple(entry_of(slot.name, m) for _, m in account.add(targets))
+        await self._journal.note_set_aside(found)
+        await asyncio.gather(*(self._evict_one(slot, m, wish, is_wanted, has_runners) for _, m in targets))
+        if targets:
+            is_known = await self._answers(slot)
+        if is_known and not self._targets_of(slot, wish.holds):
+            account.note_clear(slot, wish.holds)
+        return is_known or slot.is_down or (has_runners and not await slot.provider.runners())
+
+    async def _answers(self, slot: Slot) -> bool:
+        """Look at a provider; say whether it answered, else what was last seen of it stands."""
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                await self._fleet.refresh([slot])
+        except TimeoutError:
+            return False
+        return slot.failures == 0
 
     def targets(self, holds: tuple[Hold, ...]) -> list[Target]:
         """What is in memory (as last seen) and has to go for these holds."""
-        return [
-            (slot, m) for slot, m in self._fleet.residents() if slot.provider.can_unload and must_go(m, holds)
-        ]
+        return [t for slot in self._fleet.slots.values() for t in self._targets_of(slot, holds)]
+
+    def _targets_of(self, slot: Slot, holds: tuple[Hold, ...]) -> list[Target]:
+        is_ours = slot.provider.is_local and slot.provider.can_unload
+        return [(slot, m) for m in slot.loaded if is_ours and must_go(m, holds)]
 
     async def _measured(self, targets: list[Target]) -> list[Target]:
         models = await self._probe.with_vram([m for _, m in targets])
         return [(slot, model) for (slot, _), model in zip(targets, models, strict=True)]
 
-    def _stoppable_loads(self, holds: tuple[Hold, ...]) -> list[ModelRef]:
-        known = {
-            ModelRef(slot.name, m.name): m.needs_gpu
-            for slot in self._fleet.slots.values()
-            for m in slot.installed
-        }
+    def _stoppable_loads(self, slot: Slot, holds: tuple[Hold, ...]) -> list[ModelRef]:
         return [
             ref
             for ref in self._loader.loading
-            if self._fleet.slots[ref.provider].provider.is_local
-            and must_go(LoadedModel(name=ref.model, needs_gpu=known.get(ref, True)), holds)
+            if ref.provider == slot.name
+            and must_go(LoadedModel(name=ref.model, needs_gpu=slot.demand(ref.model) is Demand.GPU), holds)
         ]
 
-    async def _note(self, targets: list[Target], wish: EvictionWish) -> None:
-        """Journal before the first unload. What comes back in mid-pause was not there before: not noted."""
-        seen: tuple[JournalEntry, ...] = ()
-        if wish.is_first:
-            seen = tuple(entry_of(slot.name, m) for slot, m in targets)
-        await self._journal.set_aside(merged(self._journal.missing, seen))
-
-    def _nothing_to_do(self, wish: EvictionWish, slots: Sequence[Slot]) -> bool:
-        self.still_held = ""
-        if wish.is_first and not self._journal.missing:
+    def _report_nothing(self, account: PauseAccount) -> None:
+        if account.report is None and not self._journal.missing:
             self.last_pause = PauseReport(
                 models=(),
                 freed_bytes=0,
@@ -133,11 +156,14 @@ class Evictor:
                 at=self._clock.wall_s(),
                 is_confirmed_by_memory=None,
             )
-        # A provider that failed to answer just now may still hold something; one that is down does not.
-        return not any(s.failures and not s.is_down for s in slots)
 
     async def _evict_one(
-        self, slot: Slot, model: LoadedModel, wish: EvictionWish, is_wanted: Callable[[], bool]
+        self,
+        slot: Slot,
+        model: LoadedModel,
+        wish: EvictionWish,
+        is_wanted: Callable[[], bool],
+        has_runners: bool,
     ) -> None:
         ref = ModelRef(slot.name, model.name)
         settings = self._settings()
@@ -145,19 +171,23 @@ class Evictor:
         if not is_wanted():
             return
         begun_s = self._clock.monotonic_s()
+        kill_after_s = float(settings.kill_after_seconds)
         if wish.is_forced:
             await self._kill(slot, model, 0.0)
         try:
-            async with asyncio.timeout(_CALL_TIMEOUT_S):
+            async with asyncio.timeout(min(_CALL_TIMEOUT_S, max(_LOOK_S, kill_after_s))):
                 await slot.provider.unload(model.name)
         except (TimeoutError, ValetError) as error:
-            _LOG.warning("%s did not take the unload of %s: %s", slot.name, model.name, error)
-        if await self._wait_gone(slot, model.name, settings.kill_after_seconds, is_wanted):
+            _LOG.warning("%s did not take the unload of %s: %s", slot.name, model.name, _said(error))
+        if await self._wait_gone(slot, model.name, begun_s + kill_after_s, is_wanted, has_runners):
             self._fleet.clear(slot, ConditionType.CANNOT_KILL)
             return
         if is_wanted():
-            await self._kill(slot, model, self._clock.monotonic_s() - begun_s)
-            await self._wait_gone(slot, model.name, settings.confirm_seconds, is_wanted)
+            now_s = self._clock.monotonic_s()
+            await self._kill(slot, model, now_s - begun_s)
+            await self._wait_gone(
+                slot, model.name, now_s + settings.confirm_seconds, is_wanted, has_runners
+            )
 
     async def _end_answers(self, ref: ModelRef, wish: EvictionWish, drain_s: float) -> None:
         """Let answers finish for up to `drain_s`, then cut them: a busy engine keeps its memory."""
@@ -171,14 +201,15 @@ class Evictor:
         )
 
     async def _wait_gone(
-        self, slot: Slot, model: str, timeout_s: float, is_wanted: Callable[[], bool]
+        self, slot: Slot, model: str, deadline_s: float, is_wanted: Callable[[], bool], has_runners: bool
     ) -> bool:
-        deadline_s = self._clock.monotonic_s() + timeout_s
         pause_s = _POLL_S
         while True:
-            await self._fleet.refresh([slot])
-            answered = slot.failures == 0 or slot.is_down
-            if answered and self._fleet.is_loaded(ModelRef(slot.name, model)) is None:
+            is_known = await self._answers(slot) or slot.is_down
+            if not is_known and has_runners and not await slot.provider.runners():
+                self._fleet.presume_empty(slot)  # it does not answer, but its processes are gone
+                return True
+            if is_known and self._fleet.is_loaded(ModelRef(slot.name, model)) is None:
                 return True
             if self._clock.monotonic_s() >= deadline_s or not is_wanted():
                 return False
@@ -194,15 +225,15 @@ class Evictor:
         except CannotKill as error:
             self._fleet.note(slot, ConditionType.CANNOT_KILL, str(error))
         except (TimeoutError, ValetError) as error:
-            _LOG.warning("%s: the process of %s could not be ended: %s", slot.name, model.name, error)
+            _LOG.warning("%s: the process of %s could not be ended: %s", slot.name, model.name, _said(error))
         else:
             if waited_s > 0:
                 self._record(ev.RunnerKilled(provider=slot.name, model=model.name, waited_s=waited_s))
 
-    async def _confirm(
-        self, before: Held, targets: list[Target], wish: EvictionWish, started_s: float
-    ) -> bool:
+    async def _confirm(self, account: PauseAccount, wish: EvictionWish) -> bool:
         """Residency is clear: now let the memory itself say so, for up to `confirm_seconds`."""
+        targets, before, started_s = account.targets, account.before, account.started_s
+        assert before is not None and started_s is not None
         slots = list(dict.fromkeys(slot for slot, _ in targets))
         models = [m for _, m in targets]
         verdict, after = await self._wait_proof(before, slots, models)
@@ -217,12 +248,11 @@ class Evictor:
             for slot in slots:
                 self._fleet.clear(slot, ConditionType.MEMORY_STILL_HELD)
         if verdict is Proof.HELD:
-            self._unproven = (before, targets)
             return False
-        self._unproven, self.still_held = None, ""
+        self.still_held = ""
         if freed == 0 and verdict is Proof.UNTOLD:
             freed = sum(m.size_bytes for m in models)
-        self._report(wish, models, freed, self._clock.monotonic_s() - started_s, verdict)
+        self._report(account, wish, freed, self._clock.monotonic_s() - started_s, verdict)
         return True
 
     async def _wait_proof(
@@ -237,17 +267,19 @@ class Evictor:
             await asyncio.sleep(_POLL_S)
 
     def _report(
-        self, wish: EvictionWish, models: list[LoadedModel], freed: int, took_s: float, verdict: Proof
+        self, account: PauseAccount, wish: EvictionWish, freed: int, took_s: float, verdict: Proof
     ) -> None:
-        names = tuple(m.name for m in models)
-        if wish.is_first:
-            self.last_pause = PauseReport(
+        names = tuple(m.name for _, m in account.targets)
+        account.close_round(
+            PauseReport(
                 models=names,
                 freed_bytes=freed,
                 took_s=took_s,
                 at=self._clock.wall_s(),
                 is_confirmed_by_memory=None if verdict is Proof.UNTOLD else verdict is Proof.FREE,
             )
+        )
+        self.last_pause = account.report
         self._record(ev.ModelsSetAside(models=names, freed_bytes=freed, took_s=took_s, cause=wish.cause))
 
     def _say_still_held(
@@ -264,8 +296,14 @@ class Evictor:
             self._fleet.note(slot, ConditionType.MEMORY_STILL_HELD, reason)
         self.still_held = f"{size(held)} of {what} is still in use."
 
-    def _why_left(self, left: list[Target]) -> str:
+    def _why_left(self, left: list[Target], silent: Sequence[Slot]) -> str:
         for slot, model in left:
             if condition := slot.conditions.get(ConditionType.CANNOT_KILL):
                 return f"{slot.name} still holds {model.name}. {condition.reason}"
-        return f"{left[0][0].name} still holds {left[0][1].name}." if left else ""
+        if left:
+            return f"{left[0][0].name} still holds {left[0][1].name}."
+        return f"{silent[0].name} does not answer; it may still hold models." if silent else ""
+
+
+def _said(error: Exception) -> str:
+    return str(error) or "no answer in time"

@@ -21,6 +21,7 @@ from tray_valet.core.errors import NotFound, ProviderUnreachable, UnknownModel, 
 from tray_valet.core.models import (
     Condition,
     ConditionType,
+    Demand,
     InstalledModel,
     LoadedModel,
     ModelRef,
@@ -62,11 +63,12 @@ class Slot:
     def loaded(self) -> tuple[LoadedModel, ...]:
         return self.observation.loaded if self.observation else ()
 
-    def needs_gpu(self, model: str) -> bool:
-        """Whether a model here takes a GPU, or may (unknown counts as yes)."""
+    def demand(self, model: str) -> Demand:
+        """What a request for a model here takes of this machine; a GPU, where it is not known."""
         if not self.provider.is_local:
-            return False
-        return next((m.needs_gpu for m in (*self.loaded, *self.installed) if m.name == model), True)
+            return Demand.NOTHING
+        needs_gpu = next((m.needs_gpu for m in (*self.loaded, *self.installed) if m.name == model), True)
+        return Demand.GPU if needs_gpu else Demand.CPU
 
     def view(self) -> ProviderView:
         """The picture of it."""
@@ -148,7 +150,8 @@ class Fleet:
 
     async def _look_and_list(self, slot: Slot) -> None:
         await self._look(slot)
-        await self._list(slot, _INSTALLED_FRESH_S)
+        if not slot.failures:
+            await self._list(slot, _INSTALLED_FRESH_S)
 
     def look_soon(self) -> None:
         """Make `run` look at once (the interval changed, or something happened)."""

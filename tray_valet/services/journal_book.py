@@ -2,20 +2,23 @@
 
 Decides: when it is written (before every unload, after every change of what our runners hold).
 Must not: load or unload. Every write is whole (temp file, fsync, replace): a kill at any moment leaves
-either the old journal or the new one.
+either the old journal or the new one. A disk that takes no write is said, and keeps nobody from making
+room for a game: the journal is then in memory alone until a later write goes through.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
 
+from tray_valet.core import events as ev
 from tray_valet.core.holds import Hold, HoldKind, UserCause
 from tray_valet.core.journal import Journal, JournalEntry, PersistedHold, merged
+from tray_valet.core.models import ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.processes import ProcessIdentity
 
@@ -25,10 +28,18 @@ _LOG = logging.getLogger(__name__)
 class JournalBook:
     """Owns the journal. `write` puts bytes at a path atomically and durably; it runs in a thread."""
 
-    def __init__(self, path: Path, clock: Clock, write: Callable[[Path, bytes], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        write: Callable[[Path, bytes], None],
+        record: Callable[[ev.Fact], None],
+    ) -> None:
         self._path = path
         self._clock = clock
         self._write = write
+        self._record = record
+        self._is_on_disk = True
         self._lock = asyncio.Lock()
         self.journal = Journal()
         self.was_interrupted = False
@@ -60,21 +71,26 @@ class JournalBook:
         """What is set aside and has to come back."""
         return self.journal.set_aside
 
-    async def set_aside(self, entries: tuple[JournalEntry, ...]) -> None:
-        """Note what is about to be unloaded, or still has to come back; on disk when this returns."""
-        if entries != self.journal.set_aside:
-            await self._save(set_aside=entries)
+    async def note_set_aside(self, found: tuple[JournalEntry, ...]) -> None:
+        """Add what is about to be unloaded to what still has to come back; on disk when this returns."""
+        if merged(self.missing, found) != self.missing or not self._is_on_disk:
+            await self._save(lambda j: {"set_aside": merged(j.set_aside, found)})
+
+    async def forget(self, refs: Collection[ModelRef]) -> None:
+        """Strike models off: they do not come back."""
+        if any(entry.ref in refs for entry in self.missing):
+            await self._save(lambda j: {"set_aside": _without(j.set_aside, refs)})
 
     async def note_residents(self, entries: tuple[JournalEntry, ...]) -> None:
         """Note what our own runners hold now."""
-        if _names(entries) != _names(self.journal.residents):
-            await self._save(residents=entries)
+        if _names(entries) != _names(self.journal.residents) or not self._is_on_disk:
+            await self._save(lambda _: {"residents": entries})
 
     async def finish_restore(
-        self, waiting: tuple[JournalEntry, ...], residents: tuple[JournalEntry, ...]
+        self, settled: Collection[ModelRef], residents: tuple[JournalEntry, ...]
     ) -> None:
-        """In one write: only `waiting` still has to come back, and this is what our runners hold."""
-        await self._save(set_aside=waiting, residents=residents)
+        """In one write: `settled` are back or given up, and this is what our runners hold."""
+        await self._save(lambda j: {"set_aside": _without(j.set_aside, settled), "residents": residents})
 
     async def note_holds(self, holds: tuple[Hold, ...], now_s: float) -> None:
         """Keep the user's own pauses over a restart."""
@@ -84,20 +100,36 @@ class JournalBook:
             if h.kind is HoldKind.USER and isinstance(h.cause, UserCause)
         )
         if kept != self.journal.holds:
-            await self._save(holds=kept)
+            await self._save(lambda _: {"holds": kept})
 
     async def close(self) -> None:
         """Say that we ended in order: what runs now is left as it is, what is set aside stays noted."""
-        await self._save(clean_exit=True)
+        await self._save(lambda _: {"clean_exit": True})
 
-    async def _save(self, **changes: object) -> None:
+    async def _save(self, change: Callable[[Journal], dict[str, object]]) -> None:
+        # A task of its own: a caller that is cancelled must not let a later write overtake this one.
+        await asyncio.shield(asyncio.create_task(self._apply(change), name="write the journal"))
+
+    async def _apply(self, change: Callable[[Journal], dict[str, object]]) -> None:
         async with self._lock:
-            self.journal = msgspec.structs.replace(
-                self.journal, **{"clean_exit": False, **changes, "written_at": self._clock.wall_s()}
-            )
-            await asyncio.shield(
-                asyncio.to_thread(self._write, self._path, msgspec.json.encode(self.journal))
-            )
+            changed = {"clean_exit": False, **change(self.journal), "written_at": self._clock.wall_s()}
+            self.journal = msgspec.structs.replace(self.journal, **changed)
+            try:
+                await asyncio.to_thread(self._write, self._path, msgspec.json.encode(self.journal))
+            except OSError as error:
+                if self._is_on_disk:
+                    self._record(ev.JournalUnwritable(path=str(self._path), message=_said(error)))
+                self._is_on_disk = False
+            else:
+                self._is_on_disk = True
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _without(entries: tuple[JournalEntry, ...], refs: Collection[ModelRef]) -> tuple[JournalEntry, ...]:
+    return tuple(entry for entry in entries if entry.ref not in refs)
 
 
 def _names(entries: tuple[JournalEntry, ...]) -> list[tuple[object, ...]]:

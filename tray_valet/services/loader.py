@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from tray_valet.core import events as ev
 from tray_valet.core.config import ModelsSettings
 from tray_valet.core.errors import LoadFailed, ValetError
-from tray_valet.core.models import ConditionType, LoadedModel, LoadRequest, ModelRef
+from tray_valet.core.models import ConditionType, Demand, LoadedModel, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.residency import Resident, to_unload_for
 from tray_valet.services.fleet import Fleet, Slot
@@ -20,7 +20,8 @@ _UNLOAD_WAIT_S = 10.0
 
 
 class Loader:
-    """Single-flight loads. `is_busy` tells whether requests are in flight on a model."""
+    """Single-flight loads. `is_busy` tells whether requests are in flight on a model; `closed_by(demand)`
+    is the gate: no load begins while it is closed, whoever asks."""
 
     def __init__(
         self,
@@ -29,12 +30,14 @@ class Loader:
         record: Callable[[ev.Fact], None],
         settings: Callable[[], ModelsSettings],
         is_busy: Callable[[ModelRef], bool],
+        closed_by: Callable[[Demand], ValetError | None],
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._record = record
         self._settings = settings
         self._is_busy = is_busy
+        self._closed_by = closed_by
         self._loads: dict[ModelRef, asyncio.Task[LoadedModel]] = {}
         self._stopped_by: dict[ModelRef, ValetError] = {}
         self._last_used_s: dict[ModelRef, float] = {}
@@ -55,8 +58,8 @@ class Loader:
         """Return the model, ready: loaded already, or loaded now; all who ask share one load.
 
         `makes_room`: whether groups and `max_concurrent` apply (a restore puts back exactly what was
-        there). A load goes on when the one who asked leaves. Raises what the provider raises, or the
-        error given to `stop`.
+        there). A load goes on when the one who asked leaves. Raises what the provider raises, the
+        gate's refusal, or the error given to `stop`.
         """
         ref = ModelRef(slot.name, request.model)
         while True:
@@ -75,6 +78,8 @@ class Loader:
     def _begin(
         self, slot: Slot, ref: ModelRef, request: LoadRequest, makes_room: bool, client: str
     ) -> asyncio.Task[LoadedModel]:
+        if refusal := self._closed_by(slot.demand(request.model)):
+            raise refusal
         work = self._load(slot, ref, request, makes_room, client)
         task = asyncio.create_task(work, name=f"load {ref}")
         self._loads[ref] = task

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from tray_valet.core import events as ev
-from tray_valet.core.errors import EngineMissing, ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.errors import EngineMissing, Paused, ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.journal import JournalEntry, entry_of
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import ConditionType, LoadRequest, ModelRef, ProviderKind
@@ -99,8 +99,7 @@ class Restorer:
                 self.restored_count += 1
         finally:
             self.restoring = ""
-        waiting = tuple(e for e in self._journal.missing if e.ref not in self._given_up and e.ref not in back)
-        await self._journal.finish_restore(waiting, self._owned())
+        await self._journal.finish_restore({*back, *self._given_up}, self._owned())
         self._given_up.clear()
         if back:
             took_s = self._clock.monotonic_s() - started_s
@@ -118,10 +117,14 @@ class Restorer:
         )
 
     async def _restore_one(self, entry: JournalEntry) -> bool:
-        slot = self._fleet.slots[entry.provider]
         for attempt in range(_TRIES):
+            slot = self._fleet.slots.get(entry.provider)
+            if slot is None:
+                return False  # the settings have changed meanwhile
             try:
                 await self._loader.ensure(slot, _request(entry), makes_room=False)
+            except Paused:
+                return False  # a pause begins: the journal stays as it is
             except ProviderUnreachable as error:
                 _LOG.warning("%s does not answer; %s waits in the journal", slot.name, entry.model)
                 self._fleet.note(slot, ConditionType.UNREACHABLE, str(error))

@@ -259,8 +259,7 @@ class ValetService:
         else:
             targets = [(s, m.name) for s in self._slots(provider) for m in s.loaded if s.provider.can_unload]
         gone = {ModelRef(slot.name, name) for slot, name in targets}
-        waiting = tuple(e for e in self._journal.missing if e.ref not in gone)
-        await self._journal.set_aside(waiting)  # what the user unloads does not come back
+        await self._journal.forget(gone)  # what the user unloads does not come back
         went = []
         for slot, name in targets:
             ref = ModelRef(slot.name, name)

@@ -17,7 +17,7 @@ from tray_valet.core.errors import Paused
 from tray_valet.core.eviction import must_go
 from tray_valet.core.holds import Hold, ends_in_s
 from tray_valet.core.metrics import MachineSample
-from tray_valet.core.models import ConditionType, LoadedModel
+from tray_valet.core.models import ConditionType, Demand, LoadedModel
 from tray_valet.core.ports import Clock
 from tray_valet.core.watchdog import Facts, State, level, next_state
 from tray_valet.core.wording import listed, refusal, technical_reason, who
@@ -31,6 +31,7 @@ _RETRY_FIRST_S = 1.0
 _RETRY_MOST_S = 30.0
 _FIT_CHECK_S = 2.0
 _MOVING = (State.PAUSING, State.PAUSED)
+_EVICT, _RESTORE = "evict", "restore"  # the actions' names
 
 
 class Watchdog:
@@ -59,7 +60,7 @@ class Watchdog:
         self._changed = asyncio.Event()
         self._action: asyncio.Task[None] | None = None
         self._is_clear = False  # memory was confirmed clear since this pause began
-        self._is_first_pass = True
+        self._pauses_begun = 0
         self._passes_failed = 0
         self._reloads = 0
         self._retry_at_s = 0.0
@@ -77,9 +78,11 @@ class Watchdog:
         self._woken.set()
 
     def force(self) -> None:
-        """The pause that follows gives answers no time and kills runners at once."""
+        """The pause that follows, or is under way, gives answers no time and kills runners at once."""
         self._force_next = True
         self._retry_at_s = 0.0
+        if self._action is not None and self._action.get_name() == _EVICT:
+            self._action.cancel()
         self.wake()
 
     def resume_anyway(self) -> None:
@@ -94,12 +97,12 @@ class Watchdog:
             return ""
         return self._restorer.lacks_room(self._sample())
 
-    def closed_by(self, needs_gpu: bool) -> Paused | None:
+    def closed_by(self, demand: Demand) -> Paused | None:
         """The gate: why a request for a model may not go on now, or None."""
         holds = self._holds.in_effect
-        if not holds and self.state not in _MOVING:
+        if demand is Demand.NOTHING or (not holds and self.state not in _MOVING):
             return None
-        if not needs_gpu and not any(_stops_cpu_models(h) for h in holds):
+        if demand is Demand.CPU and not any(_stops_cpu_models(h) for h in holds):
             return None
         return self.refusal(holds)
 
@@ -143,38 +146,41 @@ class Watchdog:
                 await asyncio.wait([self._action], timeout=2)
 
     def _step(self) -> None:
-        facts = self._facts()
-        if facts.is_held and not self._was_held:
+        holds = self._holds.in_effect
+        if holds and not self._was_held and self.state is not State.PAUSING:
             # A pause begins, perhaps in the wait after another: look afresh, and note what is found.
-            self._is_clear, self._is_first_pass = False, True
-            facts = self._facts()
-        self._was_held = facts.is_held
-        after = next_state(self.state, level(facts))
+            self._is_clear = self._ignores_fit = False
+            self._evictor.begin()
+        self._was_held = bool(holds)
+        after = next_state(self.state, level(self._facts(holds)))
         if after is not self.state:
             self._enter(after)
+        elif self.state in _MOVING and holds:
+            self.reason = technical_reason(holds[0].cause)  # the first one may have ended
         self._act()
 
-    def _facts(self) -> Facts:
-        holds = self._holds.in_effect
+    def _facts(self, holds: tuple[Hold, ...]) -> Facts:
         has_missing = bool(self._restorer.missing)
         waits = self._holds.wait_left_s > 0 or (has_missing and bool(self.does_not_fit))
         return Facts(
             is_held=bool(holds),
             is_waiting=waits,
-            has_residents=not self._is_clear or self._has_reloads(holds),
+            has_residents=not self._is_clear or self._has_targets(holds),
             has_missing=has_missing,
-            is_down=self._fleet.is_all_down,
+            # One that hangs, with its models in memory, is not gone: they have to go all the same.
+            is_down=self._fleet.is_all_down and not (holds and self._evictor.targets(holds)),
         )
 
-    def _has_reloads(self, holds: tuple[Hold, ...]) -> bool:
-        reloaded = self._evictor.targets(holds)
-        if reloaded and holds and self.state is State.PAUSED:
-            self._note_reloads(reloaded)
-        return bool(reloaded)
+    def _has_targets(self, holds: tuple[Hold, ...]) -> bool:
+        targets = self._evictor.targets(holds)
+        if targets and holds and self.state is State.PAUSED:
+            self._is_clear = False
+            if reloaded := [target for target in targets if self._evictor.is_reload(target)]:
+                self._note_reloads(reloaded)
+        return bool(targets)
 
     def _note_reloads(self, reloaded: list[Target]) -> None:
         """A client loaded at the provider itself. Out again, with back-off, and said."""
-        self._is_clear, self._is_first_pass = False, False
         self._reloads += 1
         delay_s = 0.0 if self._reloads == 1 else min(_RETRY_MOST_S, 2.0 ** (self._reloads - 1))
         self._retry_at_s = self._clock.monotonic_s() + delay_s
@@ -190,13 +196,11 @@ class Watchdog:
             )
 
     def _enter(self, after: State) -> None:
+        self.reason = self._reason_for(after, self._holds.in_effect)
         before, self.state = self.state, after
-        holds = self._holds.in_effect
         self.since = self._clock.wall_s()
-        self.reason = self._reason_for(after, holds)
         if after in (State.RUNNING, State.RESUMING, State.PROVIDER_DOWN):
             self._is_clear = False
-            self._is_first_pass = True
             self._passes_failed = self._reloads = 0
             self._retry_at_s = 0.0
             self._force_next = False
@@ -204,6 +208,8 @@ class Watchdog:
                 self._fleet.clear(slot, ConditionType.RELOADED)
         if after is State.RUNNING:
             self._ignores_fit = False
+        if after is State.PAUSING:
+            self._pauses_begun += 1
         self._record(ev.StateChanged(before=before, after=after, reason=self.reason))
         self._on_gate()
         self._fleet.look_soon()
@@ -214,6 +220,8 @@ class Watchdog:
         if after is State.PROVIDER_DOWN:
             down = next((s for s in self._fleet.slots.values() if s.is_down), None)
             return f"provider {down.name} unreachable" if down else "no provider answers"
+        if after is State.RUNNING and self.state is State.PROVIDER_DOWN:
+            return "a provider answers again"
         if after in (State.RESUMING, State.RUNNING):
             ended = self._holds.holds.last_ended
             if self._ignores_fit:
@@ -227,12 +235,12 @@ class Watchdog:
         if self._action is not None and self._action.done():
             self._action = None
         if self.state is State.PAUSING:
-            if self._action is not None and self._action.get_name() == "restore":
+            if self._action is not None and self._action.get_name() == _RESTORE:
                 self._action.cancel()
             elif self._action is None and self._clock.monotonic_s() >= self._retry_at_s:
-                self._start("evict", self._evict)
+                self._start(_EVICT, self._evict)
         elif self.state is State.RESUMING and self._action is None:
-            self._start("restore", self._restorer.restore)
+            self._start(_RESTORE, self._restorer.restore)
 
     def _start(self, name: str, do: Callable[[], Awaitable[None]]) -> None:
         self._action = asyncio.create_task(self._guarded(name, do), name=name)
@@ -255,19 +263,20 @@ class Watchdog:
             refusal=self.refusal(holds),
             cause=listed(names),
             is_forced=is_forced,
-            is_first=self._is_first_pass,
         )
-        is_clear = await self._evictor.evict(wish, self._is_pausing)
-        if not self._is_pausing():
+        number = self._pauses_begun
+
+        def is_wanted() -> bool:
+            return self.state is State.PAUSING and self._pauses_begun == number
+
+        is_clear = await self._evictor.evict(wish, is_wanted)
+        if not is_wanted():
             return  # the pause ended meanwhile; what this pass saw is no longer the question
         if is_clear:
-            self._is_clear, self._is_first_pass, self._passes_failed = True, False, 0
+            self._is_clear, self._passes_failed = True, 0
         else:
             self._passes_failed += 1
             self._retry_at_s = self._clock.monotonic_s() + self._back_off_s()
-
-    def _is_pausing(self) -> bool:
-        return self.state is State.PAUSING
 
     def _back_off_s(self) -> float:
         return min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** (self._passes_failed - 1))
