@@ -14,6 +14,7 @@ from tray_valet.commands.client import Client
 from tray_valet.commands.tables import NOTHING, as_json, gb, pct, plain, table
 from tray_valet.core.wording import count, duration
 
+_DEMO = "built_in_demo"
 Answer = dict[str, Any]
 _MOST_ACTIVITY = 1000  # the API takes no larger limit
 
@@ -75,12 +76,14 @@ def status_text(answer: Answer) -> str:
 
 def _remarks(answer: Answer) -> list[str]:
     remarks = []
-    if answer.get("builtin_demo"):
+    line = plain((answer.get("watchdog") or {}).get("line"))
+    if answer.get("builtin_demo") and "demo model" not in line:
         remarks.append("No program that runs models was found: this is the built-in demo model.")
     if answer.get("settings_problem"):
         problem = plain(answer["settings_problem"])
         remarks.append(f"The settings file has a mistake; the last good settings stay in use. {problem}")
-    return remarks
+    troubles = [c for c in _list(answer, "conditions") if c.get("type") != _DEMO and c.get("status", True)]
+    return remarks + [_condition(each) for each in troubles]
 
 
 def ps_text(answer: Answer) -> str:

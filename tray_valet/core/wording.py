@@ -24,7 +24,7 @@ _SIGNAL_LOG_NAMES = {HoldKind.RAM: "RAM", HoldKind.CPU: "CPU", HoldKind.VRAM: "G
 def size(n_bytes: int) -> str:
     """`17.3 GB` (2³⁰ bytes), `84 MB` below 0.1 GB."""
     gib = n_bytes / _GIB
-    return f"{gib:.1f}{_NBSP}GB" if gib >= 0.1 else f"{round(n_bytes / 2**20)}{_NBSP}MB"
+    return f"{gib:.1f}{_NBSP}GB" if gib >= 0.1 else f"{n_bytes // 2**20}{_NBSP}MB"
 
 
 def duration(seconds: float) -> str:
@@ -102,7 +102,7 @@ def refusal(
 
     `ends_in_s`: when the holds end by themselves; None = they don't say.
     """
-    again = f"Try again in {duration(max(1.0, round(retry_after_s)))}."
+    again = f"Try again in {max(1, round(retry_after_s))}{_NBSP}s."
     if not holds:
         return f"The models come back in {duration(wait_left_s)}. {again}"
     title = title_of_pause(holds)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.core.commands import KnownGame, RecordedFact
-from tray_valet.core.models import Condition, InstalledModel, LoadedModel
+from tray_valet.core.models import InstalledModel, LoadedModel
 from tray_valet.core.snapshot import ActivityEntry, SignalView, Snapshot
 from tray_valet.web import status_shape
 
@@ -54,7 +54,7 @@ def providers(installed: Installed, snapshot: Snapshot) -> dict[str, Any]:
                 "local": view.is_local,
                 "state": view.state,
                 "version": view.version,
-                "conditions": [condition(each) for each in view.conditions],
+                "conditions": [status_shape.condition(each) for each in view.conditions],
                 "models": [
                     _provider_model(model, (view.name, model.name) in loaded)
                     for name, model in installed
@@ -67,11 +67,6 @@ def providers(installed: Installed, snapshot: Snapshot) -> dict[str, Any]:
             for view in snapshot.providers
         ]
     }
-
-
-def condition(each: Condition) -> dict[str, Any]:
-    """Something that is the case with a provider."""
-    return {"type": each.type.value, "status": each.status, "reason": each.reason, "since": each.since}
 
 
 def games(known: tuple[KnownGame, ...], snapshot: Snapshot) -> dict[str, Any]:
@@ -109,11 +104,7 @@ def explain(snapshot: Snapshot) -> dict[str, Any]:
         "holds": [status_shape.hold(view) for view in snapshot.holds],
         "games": [status_shape.running_game(game) for game in snapshot.games],
         "to_bring_back": [status_shape.journal_entry(entry) for entry in snapshot.to_bring_back],
-        "conditions": [
-            {"provider": view.name, **condition(each)}
-            for view in snapshot.providers
-            for each in view.conditions
-        ],
+        "conditions": status_shape.conditions(snapshot),
         "process_source": snapshot.process_source,
         "gpu_missing_because": snapshot.gpu_missing_because,
         "settings_problem": snapshot.settings_problem,

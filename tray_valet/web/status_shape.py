@@ -12,7 +12,7 @@ from tray_valet.core.addresses import is_loopback_host
 from tray_valet.core.config import LocalAccess, Settings, ThresholdSettings
 from tray_valet.core.journal import JournalEntry
 from tray_valet.core.metrics import DiskSample, GpuSample, MachineSample
-from tray_valet.core.models import LoadedModel
+from tray_valet.core.models import Condition, LoadedModel
 from tray_valet.core.snapshot import GameView, HoldView, PauseReport, ProviderView, Snapshot
 
 MIB = 2**20
@@ -34,6 +34,7 @@ def status(snapshot: Snapshot, sample: MachineSample | None, settings: Settings)
         "to_bring_back": [journal_entry(entry) for entry in snapshot.to_bring_back],
         "last_pause": pause_report(snapshot.last_pause),
         "games": [running_game(game) for game in snapshot.games],
+        "conditions": conditions(snapshot),
         "settings_problem": snapshot.settings_problem,
         "process_source": snapshot.process_source,
         "builtin_demo": snapshot.is_built_in_demo,
@@ -42,6 +43,18 @@ def status(snapshot: Snapshot, sample: MachineSample | None, settings: Settings)
         "router_url": snapshot.router_url,
         "taken_at": snapshot.taken_at,
     }
+
+
+def condition(each: Condition) -> dict[str, Any]:
+    """Something that is the case with a provider."""
+    return {"type": each.type.value, "status": each.status, "reason": each.reason, "since": each.since}
+
+
+def conditions(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What is the matter with providers, all in one list."""
+    return [
+        {"provider": view.name, **condition(each)} for view in snapshot.providers for each in view.conditions
+    ]
 
 
 def watchdog(snapshot: Snapshot) -> dict[str, Any]:
