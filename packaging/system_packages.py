@@ -53,7 +53,13 @@ SYSTEM_NEEDS: dict[str, tuple[SystemNeed, ...]] = {
     "setup": (ENGINE,),
     "demo": (ENGINE,),
     "run": (ENGINE,),
-    "test": (ENGINE,),
+    "test": (
+        ENGINE,
+        SystemNeed("dbus-daemon", "notifications are tested over a real session bus", program="dbus-daemon"),
+        SystemNeed("xvfb", "what is on the screen is tested on a screen of its own", program="Xvfb"),
+        SystemNeed("xdotool", "a real mouse clicks there", program="xdotool"),
+        SystemNeed("dunst", "notifications are shown by a real service", program="dunst"),
+    ),
 }
 
 

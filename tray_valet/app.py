@@ -1,27 +1,34 @@
-"""The services as one program: settings, log, lock, then everything on one loop until the end.
+"""The services as one program: settings, log, lock, then everything until the end.
 
-Decides: what a process needs before anything is built. Must not: build (`wiring.py`), order (`lifecycle.py`).
+Decides: what a process needs before anything is built, and which thread does what: `run_services` has one
+thread with the loop; `run_with_tray` gives the main thread to the tray and the loop one of its own.
+Must not: build (`wiring.py`, `tray_front.py`), order (`lifecycle.py`), or import the tray for `serve`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from tray_valet.core.errors import ValetError
 from tray_valet.desktop.log_files import start_log
 from tray_valet.desktop.paths import Directories, config_file_of, directories_of
 from tray_valet.desktop.single_instance import InstanceLock
 from tray_valet.desktop.system import refuse_root
-from tray_valet.lifecycle import Lifecycle
 from tray_valet.services.settings import SettingsStore
-from tray_valet.wiring import Wiring
+
+if TYPE_CHECKING:  # imported when the lock is ours: a second start is to be quick
+    from tray_valet.wiring import Wiring
 
 _SWITCH_INTERVAL_S = 0.0005
 _LOG = logging.getLogger(__name__)
+Loops = Mapping[str, Callable[[], Awaitable[None]]]
 
 
 def run_services(
@@ -31,6 +38,52 @@ def run_services(
 
     Raises RootRefused, AlreadyRunning, AddressInUse, OSError.
     """
+    with _prepared(config_path, is_root_allowed, is_verbose) as (directories, store):
+        asyncio.run(_serve(directories, store, _quit_on_signals))
+    return 0
+
+
+def run_with_tray(
+    *,
+    say: Callable[[str], None],
+    config_path: str | None = None,
+    is_root_allowed: bool = False,
+    is_verbose: bool = False,
+) -> int:
+    """Run the tray in this (the main) thread and the services beside it; returns the exit code.
+
+    Where there can be no tray, `say` is told why, once, and the services run on without. Raises as
+    `run_services` does.
+    """
+    with _prepared(config_path, is_root_allowed, is_verbose) as (directories, store):
+        from tray_valet.loop_thread import EndSignals, LoopThread
+        from tray_valet.tray_front import TrayFront
+
+        signals = EndSignals()
+        front = TrayFront(say)
+
+        def begin(valet: Wiring) -> Loops:
+            async def quit_on_signal() -> None:
+                await signals.wait()
+                valet.quit_requested.set()
+
+            return {"signals": quit_on_signal, **front.loops(valet)}
+
+        services = LoopThread(lambda: _serve(directories, store, begin), on_end=front.close)
+        with signals.caught():
+            services.start()
+            try:
+                front.run()
+            finally:
+                services.join()
+    return 0
+
+
+@contextlib.contextmanager
+def _prepared(
+    config_path: str | None, is_root_allowed: bool, is_verbose: bool
+) -> Iterator[tuple[Directories, SettingsStore]]:
+    """Hold the lock, with settings read and the log open."""
     # Worker threads measure while the loop answers: short turns keep the slowest answers quick.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     refuse_root(is_allowed=is_root_allowed or os.environ.get("TRAY_VALET_ALLOW_ROOT") == "1")
@@ -52,22 +105,29 @@ def run_services(
             _LOG.warning("%s", warning)
         if store.problem is not None:
             _LOG.error("The settings have a mistake; the last good ones are in use: %s", store.problem)
-        asyncio.run(_serve(directories, store))
+        yield directories, store
     finally:
         lock.release()
-    return 0
 
 
-async def _serve(directories: Directories, store: SettingsStore) -> None:
+async def _serve(directories: Directories, store: SettingsStore, begin: Callable[[Wiring], Loops]) -> None:
+    """Build everything and live; `begin` may add loops once it is built."""
+    from tray_valet.lifecycle import Lifecycle
+    from tray_valet.wiring import Wiring
+
     valet = Wiring(directories, store)
+    try:
+        await Lifecycle(valet, begin(valet)).run()
+    except ValetError:
+        await valet.fleet.close()
+        raise
+
+
+def _quit_on_signals(valet: Wiring) -> Loops:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(number, valet.quit_requested.set)
         except NotImplementedError:  # Windows: the loop cannot; the handler may only set the event
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(valet.quit_requested.set))
-    try:
-        await Lifecycle(valet).run()
-    except ValetError:
-        await valet.fleet.close()
-        raise
+    return {}

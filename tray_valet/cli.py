@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _let_any_text_be_printed()
     try:
         code = _run_reporting(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: started without a console (pythonw)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -86,9 +87,14 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 
 def _tray(arguments: argparse.Namespace) -> int | None:
-    # Where the tray stands in front of the services, once this version has one.
-    print("Tray icon: not part of this version; serving headless.", file=sys.stderr)
-    return _serve(arguments)
+    from tray_valet.commands import serving
+
+    return serving.serve_with_tray(
+        config_path=arguments.config,
+        is_root_allowed=arguments.allow_root,
+        is_verbose=arguments.verbose > 0,
+        is_json=arguments.json,
+    )
 
 
 def _serve(arguments: argparse.Namespace) -> int | None:
@@ -222,6 +228,46 @@ def _config(arguments: argparse.Namespace) -> int | None:
     return answer.exit_code
 
 
+def _autostart(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import autostart
+
+    if arguments.what == "status":
+        autostart.status(is_json=arguments.json)
+    elif arguments.what == "off":
+        autostart.turn_off(config_path=arguments.config, is_json=arguments.json)
+    else:
+        autostart.turn_on(
+            config_path=arguments.config,
+            is_root_allowed=arguments.allow_root or os.environ.get("TRAY_VALET_ALLOW_ROOT") == "1",
+            is_forced=arguments.force,
+            is_json=arguments.json,
+        )
+    return None
+
+
+def _logs(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import logs
+
+    if arguments.runner is not None:
+        logs.runner(_client, arguments.runner, is_following=arguments.follow, is_json=arguments.json)
+        return None
+    from tray_valet.desktop.log_files import log_path
+    from tray_valet.desktop.paths import directories_of
+    from tray_valet.services.settings import SettingsStore
+
+    settings = SettingsStore(_config_file(arguments), os.environ).load()
+    file = log_path(directories_of(os.environ).log_file, settings.log.file)
+    logs.own(file, is_following=arguments.follow, is_json=arguments.json)
+    return None
+
+
+def _open(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import serving
+
+    serving.open_window(_client(), is_json=arguments.json, before="")
+    return None
+
+
 def _quit(arguments: argparse.Namespace) -> int | None:
     from tray_valet.commands import serving
 
@@ -242,6 +288,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "load": _load,
     "unload": _unload,
     "config": _config,
+    "logs": _logs,
+    "autostart": _autostart,
+    "open": _open,
     "quit": _quit,
 }
 

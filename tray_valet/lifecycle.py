@@ -16,6 +16,7 @@ from tray_valet import __version__
 from tray_valet.adapters.providers import secret_names
 from tray_valet.core import events as ev
 from tray_valet.core.config import Settings
+from tray_valet.core.thresholds import is_overcommitted
 from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.journal_book import hold_from
 from tray_valet.services.preload import preload
@@ -26,10 +27,13 @@ _RESTART_S = 1.0
 
 
 class Lifecycle:
-    """Runs what the wiring has built."""
+    """Runs what the wiring has built, and `more_loops` beside it, by name."""
 
-    def __init__(self, valet: Wiring) -> None:
+    def __init__(
+        self, valet: Wiring, more_loops: Mapping[str, Callable[[], Awaitable[None]]] | None = None
+    ) -> None:
         self._valet = valet
+        self._more_loops = more_loops or {}
         self._settings_at_start = self._applied = valet.settings
         self._said_problem = ""
 
@@ -44,6 +48,8 @@ class Lifecycle:
 
     async def _start(self) -> None:
         self._valet.journal.read()
+        # An orderly end takes the runtime file away.
+        was_interrupted = self._valet.journal.was_interrupted or self._valet.directories.runtime_file.exists()
         await self._valet.builder.records.end_leftovers(self._valet.table, self._valet.clock)
         await asyncio.gather(
             self._valet.secrets.warm(secret_names(self._valet.settings)),
@@ -54,24 +60,48 @@ class Lifecycle:
         await self._valet.fleet.refresh()
         now_s, wall_s = self._valet.clock.monotonic_s(), self._valet.clock.wall_s()
         for kept in self._valet.journal.journal.holds:
-            self._valet.holds.place(hold_from(kept, now_s, wall_s))
+            hold = hold_from(kept, now_s, wall_s)
+            if hold.expires_at_s is None or hold.expires_at_s > now_s:
+                self._valet.holds.place(hold)
         missing = tuple(entry.model for entry in self._valet.journal.missing)
-        self._valet.activity.record(
+        self._record_at_start(
             ev.ValetStarted(
                 version=__version__,
-                interrupted_models=missing,
-                was_paused=bool(self._valet.journal.journal.set_aside),
+                interrupted_models=missing if was_interrupted else (),
+                was_interrupted=was_interrupted,
+                was_paused=self._valet.journal.was_paused,
             )
         )
+        self._record_overcommitted()
         if self._valet.store.problem is not None:
             self._said_problem = str(self._valet.store.problem)
-            self._valet.activity.record(ev.SettingsBroken(message=self._said_problem))
+            self._record_at_start(ev.SettingsBroken(message=self._said_problem))
         await asyncio.gather(*(server.start() for server in self._valet.servers))
         self._valet.addresses.control_url = self._valet.control.url
         self._valet.addresses.router_url = (
             self._valet.router.url if self._valet.router in self._valet.servers else None
         )
         self._write_runtime_file()
+
+    def _record_overcommitted(self) -> None:
+        """Say which models that were loaded before us leave too little room, as /status does all along."""
+        sample, thresholds = self._valet.machine.latest, self._valet.settings.thresholds
+        total_bytes = sample.host.ram_total_bytes if sample else 0
+        for slot, model in self._valet.fleet.residents():
+            if is_overcommitted(model.size_bytes, total_bytes, thresholds):
+                fact = ev.Overcommitted(
+                    provider=slot.name,
+                    model=model.name,
+                    size_bytes=model.size_bytes,
+                    limit_pct=thresholds.ram_pause_pct,
+                    total_bytes=total_bytes,
+                )
+                self._record_at_start(fact)
+
+    def _record_at_start(self, fact: ev.Fact) -> None:
+        """The notifier does not follow the activity yet."""
+        self._valet.activity.record(fact)
+        self._valet.notifier.note(fact)
 
     def _loops(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         return {
@@ -86,6 +116,9 @@ class Lifecycle:
             "providers": self._valet.providers.run,
             "settings": lambda: self._valet.store.watch(self._on_settings),
             "preload": self._preload,
+            "notices": self._valet.notifier.run,
+            "autostart": lambda: self._valet.autostart.apply(self._valet.settings.desktop.autostart),
+            **self._more_loops,
         }
 
     async def _preload(self) -> None:
@@ -119,6 +152,7 @@ class Lifecycle:
         await self._valet.secrets.warm(secret_names(settings))
         await self._valet.providers.apply(settings)
         await self._valet.games.apply_settings()
+        await self._valet.autostart.apply(settings.desktop.autostart)
         self._valet.activity.record(ev.SettingsApplied())
         if paths := self._changed_addresses(settings):
             self._valet.activity.record(ev.RestartNeeded(paths=paths))
@@ -144,7 +178,9 @@ class Lifecycle:
             task.cancel()
         await asyncio.gather(*(server.stop(grace_s=1.0) for server in self._valet.servers))
         await asyncio.wait(tasks, timeout=1)
-        await asyncio.gather(self._valet.fleet.close(), self._valet.router_api.close())
+        await asyncio.gather(
+            self._valet.window.close(), self._valet.fleet.close(), self._valet.router_api.close()
+        )
         await self._valet.journal.close()
         self._valet.directories.runtime_file.unlink(missing_ok=True)
 

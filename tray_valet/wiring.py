@@ -6,19 +6,26 @@ Decides: who knows whom. Must not: start anything (`lifecycle.py` does) or hold 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 
 from tray_valet.adapters.machine import LibraryScanners, gpu_sensor, host_sensor, pressure_notices
+from tray_valet.adapters.notifications import system_notifier
 from tray_valet.adapters.processes import ProcessAdapters
 from tray_valet.adapters.providers import ProviderBuilder
-from tray_valet.core.config import Settings
+from tray_valet.core.config import Appearance, LocalAccess, Settings
 from tray_valet.core.watchdog import State
+from tray_valet.desktop.autostart import launch_command, system_autostart
+from tray_valet.desktop.log_files import log_path, log_tail
+from tray_valet.desktop.notify_tray import TrayBalloons
 from tray_valet.desktop.paths import Directories
 from tray_valet.desktop.secrets import Secrets
-from tray_valet.desktop.system import current_system
+from tray_valet.desktop.system import current_system, is_root
+from tray_valet.desktop.window_opener import WindowOpener, WindowPage
 from tray_valet.services.activity import Activity
 from tray_valet.services.atomic_file import write_atomically
+from tray_valet.services.autostart_wish import AutostartWish
 from tray_valet.services.clock import SystemClock
 from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.evictor import Evictor
@@ -30,6 +37,7 @@ from tray_valet.services.journal_book import JournalBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
 from tray_valet.services.memory_probe import MemoryProbe
+from tray_valet.services.notifier import NotifierService
 from tray_valet.services.picture import Addresses, Picture
 from tray_valet.services.pressure_watch import PressureWatch
 from tray_valet.services.provider_set import ProviderSet
@@ -43,7 +51,10 @@ from tray_valet.web.keys import ControlKeys, RouterKeys
 from tray_valet.web.policies import control_policy, router_policy
 from tray_valet.web.router_api import RouterApi
 from tray_valet.web.server import WebServer
+from tray_valet.web.window_codes import WindowCodes
 
+_LOG = logging.getLogger(__name__)
+_LIGHT_GROUND, _DARK_GROUND = "#f5f6f8", "#16181c"  # the page's own, so that nothing flashes before it
 _BUSY_LOOK_S = 2.0  # how often providers are looked at while something is to be set aside or brought back
 
 
@@ -58,6 +69,14 @@ class Wiring:
         self.addresses = Addresses()
         self.token = secrets.token_urlsafe(32)
         self.secrets = Secrets(directories.secrets_file)
+        self.autostart = AutostartWish(
+            directories.autostart_file,
+            system_autostart,
+            lambda: launch_command(
+                config_path=None if settings.path == directories.config_file else str(settings.path),
+                is_root_allowed=is_root(),  # we run, so it is
+            ),
+        )
         self._build_ground()
         self._build_loads()
         self._build_watchdog()
@@ -206,17 +225,41 @@ class Wiring:
             picture=picture,
             models_dir=self._models_dir,
             quit_requested=self.quit_requested,
+            own_log=lambda: log_tail(log_path(self.directories.log_file, self.settings.log.file)),
+        )
+
+        self.balloons = TrayBalloons()
+        self.notifier = NotifierService(
+            self.valet,
+            system_notifier(self._system, os.environ, self.balloons),
+            self.clock,
+            self._keep_running,
         )
 
     def _build_servers(self) -> None:
         control, router = self.settings.control, self.settings.router
-        self.control_api = ControlApi(self.valet, clock=self.clock)
+        self.window_codes = WindowCodes(self.clock)
+        self.window = WindowOpener(
+            self._window_page,
+            scratch_dir=self.directories.state_dir / "window",
+            say=lambda text: _LOG.warning("%s", text),
+        )
+        self.control_api = ControlApi(
+            self.valet,
+            clock=self.clock,
+            codes=self.window_codes,
+            table=self.table,
+            open_window=self.window.open,
+        )
         self.control = WebServer(
             Guard(
                 self.control_api,
                 policy=lambda: control_policy(self.settings),
                 keys=ControlKeys(
-                    lambda: self.settings, token=lambda: self.token, resolve_secret=self.secrets.get
+                    lambda: self.settings,
+                    token=lambda: self.token,
+                    resolve_secret=self.secrets.get,
+                    is_window_token=self.window_codes.accepts,
                 ),
             ),
             name="control",
@@ -250,6 +293,20 @@ class Wiring:
     def _on_state_change(self) -> None:
         self.dispatcher.gate_changed()
         self.fleet.look_soon()
+
+    def _window_page(self) -> WindowPage:
+        is_dark = self.settings.desktop.appearance is Appearance.DARK
+        return WindowPage(
+            url=f"{self.control.url}/ui/",
+            code=self.window_codes.new_code(),
+            is_code_needed=self.settings.control.local_access is LocalAccess.TOKEN,
+            background=_DARK_GROUND if is_dark else _LIGHT_GROUND,
+        )
+
+    def _keep_running(self, hold_ids: frozenset[str]) -> None:
+        self.holds.override(hold_ids)
+        if not self.holds.in_effect:
+            self.watchdog.resume_anyway()
 
     def _models_dir(self) -> str:
         return str(self.directories.models_dir)

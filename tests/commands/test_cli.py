@@ -29,7 +29,7 @@ def _valet(environ: dict[str, str], *words: str) -> Done:
 @pytest.mark.parametrize(
     "command",
     [["status"], ["ps"], ["models"], ["games"], ["activity"], ["explain"], ["providers"], ["pause"],
-     ["resume"], ["load", "m"], ["unload"], ["quit"]],
+     ["resume"], ["load", "m"], ["unload"], ["open"], ["logs"], ["logs", "m"], ["quit"]],
 )  # fmt: skip
 def test_without_a_valet_every_command_to_it_ends_with_3(environ: dict[str, str], command: list[str]) -> None:
     done = _valet(environ, *command)

@@ -23,7 +23,7 @@ def test_shared_options_stand_before_and_after_the_command(argv: list[str]) -> N
 @pytest.mark.parametrize(
     "command",
     ["serve", "demo", "status", "ps", "models", "games", "activity", "explain", "providers", "resume",
-     "pause", "unload", "quit"],
+     "pause", "unload", "logs", "open", "quit"],
 )  # fmt: skip
 def test_every_command_has_the_shared_options_with_their_defaults(command: str) -> None:
     parsed = grammar.parse([command])
@@ -78,6 +78,9 @@ def test_what_run_starts_is_kept_as_it_was_typed(
         (["run", "--"], "which program"),
         (["run", "--fast", "game"], "unrecognized arguments: --fast"),
         (["config"], "what"),
+        (["autostart"], "what"),
+        (["autostart", "maybe"], "maybe"),
+        (["open", "now"], "unrecognized arguments: now"),
         (["config", "delete"], "delete"),
         (["status", "--config"], "--config"),
         (["pull", "m"], "“pull” is not a command"),
@@ -94,6 +97,10 @@ def test_options_of_the_commands_are_read() -> None:
     assert (pause.force, pause.reason, pause.for_s, pause.pid) == (True, "a film", 5400, 77)
     load = grammar.parse(["load", "hf.co/a/b:Q4", "--num-ctx", "2048", "--provider", "local", "--override"])
     assert (load.model, load.num_ctx, load.provider, load.override) == ("hf.co/a/b:Q4", 2048, "local", True)
+    logs = grammar.parse(["logs", "-f", "local/qwen"])
+    assert (logs.follow, logs.runner, grammar.parse(["logs"]).runner) == (True, "local/qwen", None)
+    autostart = grammar.parse(["autostart", "on", "--force"])
+    assert (autostart.what, autostart.force) == ("on", True)
     run = grammar.parse(["run", "--reason", "race", "--", "game", "--full"])
     assert (run.reason, run.program) == ("race", ["game", "--full"])
 
@@ -105,7 +112,8 @@ def test_help_lists_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "}
     assert listed >= {"serve", "demo", "status", "run", "config", "quit"}
-    assert not listed & {"selftest", "pull", "doctor", "logs", "autostart"}
+    assert listed >= {"logs", "autostart", "open"}
+    assert not listed & {"selftest", "pull", "doctor"}
 
 
 def test_a_namespace_is_what_comes_back() -> None:

@@ -203,6 +203,16 @@ def test_models_and_providers_name_what_is_there(valet: Valet) -> None:
     assert "local" in valet("providers").stdout
 
 
+def test_logs_are_the_valets_own_or_a_runners(valet: Valet) -> None:
+    assert "Tray Valet started." in valet("logs").stdout
+    valet("load", "one")
+    done = valet("logs", "local/one")
+    assert (done.returncode, "written nothing" in done.stdout, len(done.stdout) > 100) == (0, False, True)
+    assert valet.json("logs", "one")["lines"] == done.stdout.splitlines()
+    assert "written nothing" in valet("logs", "two").stdout
+    assert valet("logs", "three").returncode == 1
+
+
 def test_an_unknown_model_is_a_failure_in_words_and_in_json(valet: Valet) -> None:
     done = valet("load", "ona", "--json")
     assert done.returncode == 1

@@ -41,8 +41,15 @@ RUNNER = ProcessIdentity(4242, 1)
 class FakeProvider:
     """A provider in memory. What it does wrong is set by the test."""
 
-    def __init__(self, name: str = "fake", models: Sequence[str] = ("a", "b")) -> None:
+    def __init__(
+        self, name: str = "fake", models: Sequence[str] = ("a", "b"), runner: ProcessIdentity = RUNNER
+    ) -> None:
         self._name = name
+        self.runner = runner
+        self.thawed = (
+            asyncio.Event()
+        )  # cleared: it answers nothing; its processes can still be seen and ended
+        self.thawed.set()
         self.models = tuple(models)
         self.loaded: dict[str, LoadedModel] = {}
         self.calls: list[tuple[str, str]] = []
@@ -55,6 +62,7 @@ class FakeProvider:
         self.holds_memory_s = 0.0  # the process keeps its memory so long after the model is unlisted
         self.memory_bytes = 0
         self.size_bytes = 4 * GB
+        self.cpu_only: frozenset[str] = frozenset()
 
     name = property(lambda self: self._name)
     kind = ProviderKind.OLLAMA
@@ -68,10 +76,12 @@ class FakeProvider:
     async def observe(self) -> Observation:
         if self.is_away:
             raise ProviderUnreachable("Nothing answers.")
+        await self.thawed.wait()
         return Observation(loaded=tuple(self.loaded.values()))
 
     async def installed(self) -> tuple[InstalledModel, ...]:
-        return tuple(InstalledModel(name=name) for name in self.models)
+        await self.thawed.wait()
+        return tuple(InstalledModel(name=name, needs_gpu=name not in self.cpu_only) for name in self.models)
 
     async def load(self, request: LoadRequest) -> LoadedModel:
         self.calls.append(("load", request.model))
@@ -88,11 +98,16 @@ class FakeProvider:
         """Have it loaded, as by another client."""
         self.memory_bytes += self.size_bytes
         self.loaded[model] = LoadedModel(
-            name=model, size_bytes=self.size_bytes, context_length=context_length, ttl_left_s=ttl_left_s
+            name=model,
+            size_bytes=self.size_bytes,
+            context_length=context_length,
+            ttl_left_s=ttl_left_s,
+            needs_gpu=model not in self.cpu_only,
         )
 
     async def unload(self, model: str) -> None:
         self.calls.append(("unload", model))
+        await self.thawed.wait()
         if not self.ignores_unload:
             self._let_go(model)
 
@@ -115,7 +130,7 @@ class FakeProvider:
             self.memory_bytes = max(0, self.memory_bytes - self.size_bytes)
 
     async def runners(self) -> tuple[ProcessIdentity, ...]:
-        return (RUNNER,)
+        return (self.runner,) if self.memory_bytes and not self.is_away else ()
 
     def upstream(self, model: str) -> Upstream:
         return Upstream(base_url="http://127.0.0.1:1", model=model)
@@ -133,12 +148,12 @@ class FakeProvider:
 class FakeTable:
     """Processes whose memory is what the provider says."""
 
-    def __init__(self, provider: FakeProvider) -> None:
-        self._provider = provider
+    def __init__(self, *providers: FakeProvider) -> None:
+        self.providers = list(providers)
         self.dead: set[ProcessIdentity] = set()
 
     def usage(self, processes: Sequence[ProcessIdentity]) -> ProcessUsage:
-        n_bytes = self._provider.memory_bytes if processes else 0
+        n_bytes = sum(p.memory_bytes for p in self.providers if p.runner in processes)
         return ProcessUsage(ram_bytes=n_bytes, resident_bytes=n_bytes)
 
     def is_alive(self, identity: ProcessIdentity) -> bool:
@@ -175,8 +190,8 @@ class House:
 
     def __init__(self, state_dir: Path, provider: FakeProvider, eviction: EvictionSettings) -> None:
         clock = SystemClock()
-        self.provider = provider
         self.table = FakeTable(provider)
+        self.providers = self.table.providers  # a test may add others before it runs
         self.facts: list[ev.Fact] = []
         self.sample: MachineSample | None = None
         self.holds = HoldBook(clock, self.table, self.facts.append, lambda: self.watchdog.wake())
@@ -226,8 +241,9 @@ class House:
     async def running(self) -> AsyncIterator[House]:
         """All loops, with a look at the providers ten times a second."""
         self.journal.read()
-        await self.fleet.replace([self.provider])
+        await self.fleet.replace(self.providers)
         await self.fleet.refresh()
+        await self.fleet.installed()
         tasks = [
             asyncio.create_task(self.watchdog.run()),
             asyncio.create_task(self.holds.run()),
@@ -264,7 +280,5 @@ class House:
 
 
 def machine(ram_free_bytes: int) -> MachineSample:
-    host = HostSample(
-        ram_total_bytes=32 * GB, ram_available_bytes=ram_free_bytes, cpu_pct=0.0, core_count=8
-    )
+    host = HostSample(ram_total_bytes=32 * GB, ram_available_bytes=ram_free_bytes, cpu_pct=0.0, core_count=8)
     return MachineSample(host=host)

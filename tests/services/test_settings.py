@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tray_valet.core.config import Settings
-from tray_valet.core.errors import SettingsChangedElsewhere, SettingsError
+from tray_valet.core.errors import SettingsChangedElsewhere, SettingsError, SettingsUnwritable
 from tray_valet.services.settings import SettingsStore, read_settings
 from tray_valet.services.settings_text import parse_settings
 
@@ -359,6 +359,17 @@ def test_what_is_so_already_is_not_written(path: Path) -> None:
     before = path.stat()
     store.update({"thresholds": {"ram_pause_pct": 80.0}, "routes": {"none": None}})
     assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_file_that_cannot_be_written_is_told_and_nothing_changes(path: Path) -> None:
+    path.write_text("log: {level: debug}\n")
+    path.with_name(f".{path.name}.lock").mkdir()  # what nobody can write to, root neither
+    store = SettingsStore(path, {})
+    before = store.load()
+    with pytest.raises(SettingsUnwritable, match=r"config\.yaml cannot be written"):
+        store.update({"thresholds": {"ram_pause_pct": 81}})
+    assert store.current == before
+    assert path.read_text() == "log: {level: debug}\n"
 
 
 def test_v17_environment_and_command_line_never_reach_the_file(path: Path) -> None:

@@ -185,6 +185,12 @@ class FakeValet:
             ),
         )
 
+    async def log_lines(self, runner: str | None = None) -> tuple[str, ...]:
+        self._called("log_lines", runner=runner)
+        if runner is None:
+            return ('{"message": "Tray Valet started."}',)
+        return (f"{self._canonical(runner)}: ready",)
+
     def can_pull_to(self) -> str:
         return "/"
 

@@ -44,6 +44,7 @@ def test_no_error_is_missing_in_the_table(error: type[ValetError]) -> None:
         (errors.CannotKill("No."), 409, "conflict_error", "cannot_kill"),
         (errors.SettingsError(()), 400, "invalid_request_error", "settings_invalid"),
         (errors.SettingsChangedElsewhere("Changed."), 409, "conflict_error", "settings_changed"),
+        (errors.SettingsUnwritable("Full."), 500, "server_error", "settings_unwritable"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ValetError) else None,
 )

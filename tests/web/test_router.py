@@ -359,7 +359,8 @@ async def test_models_are_listed_as_openai_does_with_their_state() -> None:
             }.items()
         )
         assert (await site.call("GET", "/v1/models/llama3:latest")).json == first
-        assert (await site.call("GET", "/v1/models/ollama/llama3:latest")).json == first
+        for name in ("llama3", "ollama/llama3:latest", "ollama/llama3"):
+            assert (await site.call("GET", f"/v1/models/{name}")).json == first
         other = (await site.call("GET", "/v1/models/hf.co%2Fuser%2Fmodel%3AQ4")).json
         assert other["id"] == "hf.co/user/model:Q4"
 

@@ -75,9 +75,7 @@ def test_the_seeds_fields_have_their_types(valet: ValetProcess) -> None:
         assert set(sample["gpu"]) >= {"vram_total_mb", "vram_used_mb", "vram_used_pct", "compute_pct"}
         assert set(sample["disk"]) >= {"path", "total_mb", "used_mb", "free_mb", "used_pct"}
         assert type(sample["timestamp"]) is float
-    assert [m["name"] for m in models["models"]] == ["hf.co/user/model:Q4_K_M", "one", "two"] or {
-        m["name"] for m in models["models"]
-    } == {"one", "two", "hf.co/user/model:Q4_K_M"}
+    assert {m["name"] for m in models["models"]} == {"one", "two", "hf.co/user/model:Q4_K_M"}
     assert all(type(m["size_mb"]) is int and m["provider"] == "local" for m in models["models"])
 
 
@@ -266,13 +264,7 @@ def test_the_outermost_check_answers(
     whole = b"x" * size_bytes
     chunks = iter([whole[at : at + 8192] for at in range(0, size_bytes, 8192)])
     sent = {**headers, "Transfer-Encoding": "chunked"} if is_chunked else headers
-    for path in ("/pause", "/nothing"):
-        if path == "/nothing" and status == 400 and headers == _JSON:
-            continue
-        body: Any = chunks if is_chunked else whole
-        assert _raw(valet, "POST", path, sent, body) == status
-        if is_chunked:
-            break
+    assert _raw(valet, "POST", "/pause", sent, chunks if is_chunked else whole) == status
     assert valet.state == "running"
 
 
@@ -287,11 +279,11 @@ def test_a_pause_given_again_takes_over_the_newer_end(valet: ValetProcess) -> No
     valet.post("/pause/force")
     worker = subprocess.Popen(["sleep", "600"])
     try:
-        valet.post("/pause/force", {"pid": worker.pid, "for_seconds": 7200})
+        valet.post("/pause/force", {"pid": worker.pid, "for_seconds": 10_800})
         line = valet.get("/watchdog")["line"]
-        assert line.replace("\u00a0", " ").endswith(f"or process {worker.pid} ends, 2 h at most.")
+        assert line.replace("\u00a0", " ").endswith(f"or process {worker.pid} ends, 3 h at most.")
         refused = valet.chat("one")
-        assert "when the user resumes, in 2" in _error(refused)["message"]
+        assert "when the user resumes, in 3" in _error(refused)["message"]
         assert int(refused.headers["retry-after"]) == 300
     finally:
         worker.kill()
@@ -314,7 +306,6 @@ def test_what_is_not_there_is_404_in_json(valet: ValetProcess) -> None:
     for method, path in (
         ("GET", "/nothing"),
         ("POST", "/status/"),
-        ("GET", "//status"),
         ("GET", "/%2e%2e/etc/passwd"),
         ("DELETE", "/holds/ghost"),
         ("DELETE", "/holds/a%2Fb%20c"),

@@ -89,9 +89,9 @@ def test_v5_paused_is_not_said_while_a_generation_holds_the_model(
     until(lambda: ollama.state()["generating"] != 0 and ollama.state()["generating"] != {}, "it generates")
     valet.play()
     until(lambda: valet.state != "running", "the game is seen")
-    while (state := valet.state) != "paused":
-        assert state == "pausing"
-        assert valet.get("/watchdog")["title"].startswith("Making room")
+    while (seen := valet.get("/watchdog"))["state"] != "paused":
+        assert seen["state"] == "pausing"
+        assert seen["title"].startswith("Making room")
     assert ollama.loaded() == {}
     assert valet.activity("runner_killed"), "it did not let go by itself, so its process was ended"
     reader.join(10)

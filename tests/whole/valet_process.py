@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +23,17 @@ HADES = "steamapps/common/Hades/Hades"
 class ValetProcess:
     """`with ValetProcess(home, {...settings}) as valet:`; the home stays over `kill` and `start`."""
 
-    def __init__(self, home: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: dict[str, Any],
+        *,
+        command: Sequence[str] = ("serve",),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.home = home
+        self._command = tuple(command)
+        self._environ = dict(environ or {})
         home.mkdir(parents=True, exist_ok=True)
         self.write_settings(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +57,8 @@ class ValetProcess:
         (self.home / "config.yaml").chmod(0o600)
 
     def __enter__(self) -> ValetProcess:
-        self.start()
+        if self._process is None:
+            self.start()
         return self
 
     def __exit__(
@@ -75,24 +85,41 @@ class ValetProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it runs with, and what commands to it need."""
+        home = {"TRAY_VALET_HOME": str(self.home), "TRAY_VALET_ALLOW_ROOT": "1"}
+        return {**clean_environment(), **home, **self._environ}
+
     def start(self) -> None:
         """Start it and return when its API answers."""
-        runtime = self.home / "state" / "runtime.json"
-        runtime.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tray_valet", "serve"],
-            env={**clean_environment(), "TRAY_VALET_HOME": str(self.home), "TRAY_VALET_ALLOW_ROOT": "1"},
+            [sys.executable, "-m", "tray_valet", *self._command],
+            env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=(self.home / "stderr").open("wb"),
         )
         process, said = self._process, self.home / "stderr"
-        until(lambda: runtime.exists() or process.poll() is not None, "the API answers", said.read_text)
+        until(
+            lambda: self.places.get("pid") == process.pid or process.poll() is not None,
+            "the API answers",
+            said.read_text,
+        )
         assert process.poll() is None, said.read_text()
-        places = json.loads(runtime.read_text())
+        places = self.places
         self.control.close()
         self.router.close()
         self.control = httpx.Client(base_url=places["control"]["url"], timeout=30, trust_env=False)
         self.router = httpx.Client(base_url=places["router"]["url"], timeout=30, trust_env=False)
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """The runtime file; a killed valet leaves its own behind."""
+        try:
+            places: dict[str, Any] = json.loads((self.home / "state" / "runtime.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return places
 
     def kill(self) -> None:
         """SIGKILL, as the OOM killer does."""
@@ -102,9 +129,18 @@ class ValetProcess:
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
+        return self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals, *, within_s: float = 10) -> int:
+        """Send a signal; returns the exit code."""
         assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(10)
+        self._process.send_signal(number)
+        return self._process.wait(within_s)
+
+    def wait(self, within_s: float = 10) -> int:
+        """Wait for its end; returns the exit code."""
+        assert self._process is not None
+        return self._process.wait(within_s)
 
     # -- asking ----------------------------------------------------------------------------------------
 

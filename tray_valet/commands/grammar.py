@@ -85,7 +85,7 @@ def _parser() -> Parser:
     shared = _shared_options()
     parser = Parser(
         prog="tray-valet",
-        description=_DESCRIPTION + " Without a command: serves.",
+        description=_DESCRIPTION + " Without a command: serves, with a tray icon.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared],
@@ -115,6 +115,13 @@ def _parser() -> Parser:
     _add_models(command)
     config = command("config", "the settings: where they are, whether they are right, what is in force")
     config.add_argument("what", choices=("path", "check", "schema", "show"))
+    logs = command("logs", "the end of the valet's log, or what a model's runner wrote last")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until Ctrl-C")
+    logs.add_argument("runner", nargs="?", metavar="RUNNER", help="a model's name: the log of its runner")
+    autostart = command("autostart", "whether Tray Valet starts when you sign in")
+    autostart.add_argument("what", choices=("on", "off", "status"))
+    autostart.add_argument("--force", action="store_true", help="on, even if it was switched off elsewhere")
+    command("open", "open the window of the running valet")
     command("quit", "end the running valet")
     return parser
 

@@ -105,6 +105,11 @@ class Valet(Protocol):
 
     def known_games(self) -> tuple[KnownGame, ...]: ...
 
+    async def log_lines(self, runner: str | None = None) -> tuple[str, ...]:
+        """The last lines of the valet's own log, or what a model's runner wrote last; oldest first, 200 at
+        most. () where the runner is not our child. Raises UnknownModel."""
+        ...
+
     def can_pull_to(self) -> str:
         """The folder whose volume holds the models."""
         ...

@@ -33,6 +33,7 @@ class ErrorCode(StrEnum):
     CANNOT_KILL = "cannot_kill"
     SETTINGS_INVALID = "settings_invalid"
     SETTINGS_CHANGED = "settings_changed"
+    SETTINGS_UNWRITABLE = "settings_unwritable"
     ENGINE_MISSING = "engine_missing"
     ROOT_REFUSED = "root_refused"
     ADDRESS_IN_USE = "address_in_use"
@@ -220,6 +221,12 @@ class SettingsChangedElsewhere(ValetError):
     """The file was changed since it was read; nothing was stored."""
 
     code = ErrorCode.SETTINGS_CHANGED
+
+
+class SettingsUnwritable(ValetError):
+    """The system does not let the settings file be written; nothing was stored."""
+
+    code = ErrorCode.SETTINGS_UNWRITABLE
 
 
 # -- install -----------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ class RestoreFailed(msgspec.Struct, frozen=True, kw_only=True, tag="restore_fail
     model: str
     message: str
     next_try_s: float | None = None
+    provider: str = ""
+    context_length: int | None = None  # what it was loaded with
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_loaded"):
@@ -130,6 +132,13 @@ class ModelReloadedDuringPause(msgspec.Struct, frozen=True, kw_only=True, tag="m
     times: int
 
 
+class PauseUnfinished(msgspec.Struct, frozen=True, kw_only=True, tag="pause_unfinished"):
+    """Not everything could be got out of memory; it is tried again. `message` says what stays, and why."""
+
+    cause: str
+    message: str
+
+
 class MemoryStillHeld(msgspec.Struct, frozen=True, kw_only=True, tag="memory_still_held"):
     """The provider says that the model is gone, but its memory is not free."""
 
@@ -176,10 +185,22 @@ class JournalUnwritable(msgspec.Struct, frozen=True, kw_only=True, tag="journal_
     message: str
 
 
+class Overcommitted(msgspec.Struct, frozen=True, kw_only=True, tag="overcommitted"):
+    """A model that was loaded before we started takes more than the pause limit's share of RAM."""
+
+    provider: str
+    model: str
+    size_bytes: int
+    limit_pct: float
+    total_bytes: int
+
+
 class ValetStarted(msgspec.Struct, frozen=True, kw_only=True, tag="valet_started"):
-    """The services are up. `interrupted_models`: what an unclean end left to bring back."""
+    """The services are up. `was_interrupted`: the last run ended uncleanly; `interrupted_models`: what it
+    left to bring back."""
 
     version: str
+    was_interrupted: bool = False
     interrupted_models: tuple[str, ...] = ()
     was_paused: bool = False
 
@@ -200,6 +221,7 @@ Fact = (
     | RunnerKilled
     | RunnerCrashed
     | ModelReloadedDuringPause
+    | PauseUnfinished
     | MemoryStillHeld
     | ProviderLost
     | ProviderBack
@@ -207,6 +229,7 @@ Fact = (
     | SettingsBroken
     | RestartNeeded
     | JournalUnwritable
+    | Overcommitted
     | ValetStarted
 )
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import msgspec
 
-from tray_valet.core.holds import GameCause, Hold, HoldKind, PowerCause, PressureCause, UserCause
+from tray_valet.core.eviction import must_go
+from tray_valet.core.holds import (
+    GameCause,
+    Hold,
+    HoldKind,
+    PowerCause,
+    PressureCause,
+    UserCause,
+    is_users_own,
+)
 from tray_valet.core.models import LoadedModel
 from tray_valet.core.snapshot import PauseReport
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import count, duration, listed, pressure_line, size, title_of_pause, who
+
+_NONE_LOADED = "No model was loaded. None will be"
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,41 +97,49 @@ def _pausing(scene: Scene) -> tuple[str, str]:
         return title, (
             f"{count(scene.answers_in_flight, 'answer')} {verb} finishing, {duration(scene.drain_s)} at most."
         )
-    return title, f"{count(len(scene.loaded), 'model')} on the way out."
+    going = [model for model in scene.loaded if must_go(model, scene.holds)]
+    return (
+        title,
+        f"{count(len(going), 'model')} on the way out." if going else "Looking at what is in memory.",
+    )
 
 
 def _paused(scene: Scene) -> tuple[str, str]:
     if not scene.holds:
         return _waiting(scene)
     title = title_of_pause(scene.holds)
-    pressure = next((h.cause for h in scene.holds if isinstance(h.cause, PressureCause)), None)
-    games = [h for h in scene.holds if isinstance(h.cause, GameCause)]
-    if games:
-        report = scene.last_pause
-        away = (
-            f"Your models are out of its way: {size(report.freed_bytes)} freed in {duration(report.took_s)}. "
-            if report and report.models and scene.to_bring_back
-            else ""
-            if scene.to_bring_back
-            else "No model was loaded. None will be while it runs. "
-        )
-        if not scene.to_bring_back:
-            return title, away.strip()
-        ends = (
-            "the game ends" if len(games) == 1 else "both have ended" if len(games) == 2 else "all have ended"
-        )
-        return title, f"{away}They come back {duration(scene.grace_s)} after {ends}."
+    if any(isinstance(h.cause, GameCause) for h in scene.holds):
+        return title, _out_of_its_way(scene)
     n = len(scene.to_bring_back)
-    if any(isinstance(h.cause, UserCause) for h in scene.holds):
-        ends = _until_resumed(scene)
-        if not n:
-            return title, f"No model was loaded. None will be {ends}."
-        return title, f"{count(n, 'model')} {'waits' if n == 1 else 'wait'} {ends}."
-    if pressure is not None:
-        return title, pressure_line(pressure)
+    if any(map(is_users_own, scene.holds)):
+        waits = f"{count(n, 'model')} {'waits' if n == 1 else 'wait'}" if n else _NONE_LOADED
+        return title, f"{waits} {_until_resumed(scene)}."
+    for hold in scene.holds:
+        if isinstance(hold.cause, PressureCause):
+            back = "when you resume" if hold.needs_manual_resume else f"below {hold.cause.resume_pct:.0f}%"
+            comes = f"They come back {back}." if n else "No model was loaded."
+            return title, f"{pressure_line(hold.cause)} {comes}"
     if any(isinstance(h.cause, PowerCause) for h in scene.holds):
-        return title, "They come back when you plug in."
+        return title, "They come back when you plug in." if n else f"{_NONE_LOADED} until you plug in."
+    if not n:
+        return title, f"{_NONE_LOADED} until it is done."
     return title, f"{count(n, 'model')} will come back when it is done."
+
+
+def _out_of_its_way(scene: Scene) -> str:
+    if not scene.to_bring_back:
+        return f"{_NONE_LOADED} while it runs."
+    report = scene.last_pause
+    away = (
+        f"Your models are out of its way: {size(report.freed_bytes)} freed in {duration(report.took_s)}. "
+        if report and report.models
+        else ""
+    )
+    if any(is_users_own(h) or h.needs_manual_resume for h in scene.holds):
+        return f"{away}They wait {_until_resumed(scene)}."
+    beneficiaries = sum(1 for h in scene.holds if who(h))
+    ends = {1: "the game ends", 2: "both have ended"}.get(beneficiaries, "all have ended")
+    return f"{away}They come back {duration(scene.grace_s)} after {ends}."
 
 
 def _until_resumed(scene: Scene) -> str:

@@ -19,6 +19,7 @@ from tray_valet.core.models import (
     ProviderKind,
     Upstream,
 )
+from tray_valet.core.notices import ChoiceKind, Notice, Subject
 from tray_valet.core.processes import Process, ProcessIdentity, ProcessUsage
 
 
@@ -222,4 +223,37 @@ class ChildTie(Protocol):
 
     def adopt(self, pid: int) -> None:
         """Called right after the start, with the child's PID."""
+        ...
+
+
+class Notifier(Protocol):
+    """Shows notices the way this system does. On the loop; every wait is bounded; nothing here raises.
+
+    There is one notice of a subject at a time: a newer one takes the place of the older.
+    """
+
+    @property
+    def source(self) -> str:
+        """Who shows them (`D-Bus`, `tray`, `osascript` …), for `doctor`."""
+        ...
+
+    @property
+    def missing_because(self) -> str | None:
+        """Why the last notice could not be shown, or None when it was (or none was tried yet)."""
+        ...
+
+    def listen(self, on_choice: Callable[[Subject, ChoiceKind], None]) -> None:
+        """Say who is told, on the loop thread, what the user answers. Some systems have no answers."""
+        ...
+
+    async def show(self, notice: Notice, *, has_sound: bool) -> None:
+        """Show it, cut to what the system takes. If it cannot be shown, `missing_because` says why."""
+        ...
+
+    async def withdraw(self, subject: Subject) -> None:
+        """Take a notice back that is no longer so, where the system can."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back; what is shown stays."""
         ...

@@ -27,6 +27,11 @@ _RAM_RESERVE_PCT = 3.0
 _VRAM_RESERVE_BYTES = 256 * MIB
 
 
+def is_overcommitted(size_bytes: int, ram_total_bytes: int, thresholds: ThresholdSettings) -> bool:
+    """Whether one model, RAM and VRAM together, takes more than the pause limit's share of all RAM."""
+    return ram_total_bytes > 0 and size_bytes > ram_total_bytes * thresholds.ram_pause_pct / 100
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """One signal as measured. Per cents of the whole; `ours_pct` is what our models' processes take."""
 

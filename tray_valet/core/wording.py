@@ -14,6 +14,7 @@ from tray_valet.core.holds import (
     PowerCause,
     PressureCause,
     ProgramCause,
+    is_users_own,
 )
 
 _GIB = 2**30
@@ -28,14 +29,14 @@ def size(n_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`under 0.1 s`, `0.6 s`, `18 s`, `3 min`, `7 h`."""
+    """`under 0.1 s`, `0.6 s`, `2 s`, `18 s`, `3 min`, `2 h`."""
     if 0 < seconds < 0.05:
         return f"under 0.1{_NBSP}s"
     if seconds < 10:
-        return f"{seconds:.1f}{_NBSP}s"
-    if seconds < 120:
+        return f"{seconds:.1f}".removesuffix(".0") + f"{_NBSP}s"
+    if seconds < 119.5:
         return f"{seconds:.0f}{_NBSP}s"
-    if seconds < 7200:
+    if seconds < 119.5 * 60:
         return f"{seconds / 60:.0f}{_NBSP}min"
     return f"{seconds / 3600:.0f}{_NBSP}h"
 
@@ -104,29 +105,29 @@ def refusal(
     """
     again = f"Try again in {max(1, round(retry_after_s))}{_NBSP}s."
     if not holds:
-        return f"The models come back in {duration(wait_left_s)}. {again}"
-    title = title_of_pause(holds)
+        when = f"in {duration(wait_left_s)}" if wait_left_s > 0 else "when there is room for them again"
+        return f"The models come back {when}. {again}"
+    title = title_of_pause(holds).replace("Paused by you", "Paused by the user")
+    if any(is_users_own(h) or h.needs_manual_resume for h in holds):
+        latest = f", in {duration(ends_in_s)} at the latest" if ends_in_s is not None else ""
+        return f"{title}. Models come back when the user resumes{latest}. {again}"
     if any(h.kind is HoldKind.GAME for h in holds):
         return f"{title}. Models come back after the game. {again}"
     if any(isinstance(h.cause, ProgramCause) for h in holds):
         return f"{title}. Models come back when it is done. {again}"
-    if title == "Paused by you":
-        latest = f", in {duration(ends_in_s)} at the latest" if ends_in_s is not None else ""
-        return f"Paused by the user. Models come back when the user resumes{latest}. {again}"
     return f"{title}. Models come back when there is room again. {again}"
 
 
 def pressure_line(cause: PressureCause) -> str:
-    """Why pressure pauses, with the numbers, and when it ends."""
-    back = f"They come back below {cause.resume_pct:.0f}%."
+    """Why pressure pauses, with the numbers."""
     if cause.signal is HoldKind.RAM:
         return (
             f"It is {cause.value_pct:.1f}% full and other programs want more; "
-            f"the limit is {cause.limit_pct:.0f}%. {back}"
+            f"the limit is {cause.limit_pct:.0f}%."
         )
     if cause.signal is HoldKind.CPU:
-        return f"Above {cause.limit_pct:.0f}% for {cause.sustained_s:.0f}{_NBSP}s. {back}"
-    return f"{cause.value_pct:.1f}% is in use; the limit is {cause.limit_pct:.0f}%. {back}"
+        return f"Above {cause.limit_pct:.0f}% for {cause.sustained_s:.0f}{_NBSP}s."
+    return f"{cause.value_pct:.1f}% is in use; the limit is {cause.limit_pct:.0f}%."
 
 
 def sentence(fact: ev.Fact) -> str:
@@ -191,6 +192,9 @@ def _other_sentence(fact: ev.Fact) -> str:
                 f"A program loaded {model} at {provider} itself during the pause{again}. "
                 "It is set aside again; programs that use the valet's address are not surprised."
             )
+        case ev.PauseUnfinished(cause=cause, message=message):
+            room = f"Making room for {cause}" if cause else "Setting the models aside"
+            return f"{room} takes long. {message}"
         case ev.MemoryStillHeld(provider=provider, held_bytes=held, is_vram=is_vram):
             what = "VRAM" if is_vram else "RAM"
             return f"{size(held)} of {what} is still in use after the pause. {provider} may need a restart."
@@ -209,9 +213,16 @@ def _other_sentence(fact: ev.Fact) -> str:
                 f"{path} cannot be written: {message}. Models that are set aside come back, "
                 "unless Tray Valet is interrupted meanwhile."
             )
+        case ev.Overcommitted(model=model, size_bytes=n_bytes, limit_pct=limit, total_bytes=total):
+            return (
+                f"{model} takes {size(n_bytes)}, more than {limit:.0f}% of the {size(total)} of RAM here. "
+                "A smaller one would leave room for other programs."
+            )
+        case ev.ValetStarted(interrupted_models=(), was_interrupted=was_interrupted):
+            if was_interrupted:
+                return "Tray Valet was interrupted. Nothing had to be brought back."
+            return "Tray Valet started."
         case ev.ValetStarted(interrupted_models=models, was_paused=was_paused):
-            if not models:
-                return "Tray Valet started."
             when = "while paused" if was_paused else "with models loaded"
             return (
                 f"Tray Valet was interrupted {when}. {count(len(models), 'model')} will be brought back: "
@@ -224,8 +235,10 @@ PROBLEM_FACTS = (
     ev.RestoreFailed,
     ev.LoadRefused,
     ev.RunnerCrashed,
+    ev.PauseUnfinished,
     ev.MemoryStillHeld,
     ev.ProviderLost,
     ev.SettingsBroken,
     ev.JournalUnwritable,
+    ev.Overcommitted,
 )

@@ -1,19 +1,23 @@
 """The log: JSON lines in rotating files (5 MB × 3), and plain lines on a terminal.
 
-Decides: form and places of the log. Must not: decide what is logged.
+Decides: form and places of the log, and how much of its end is shown. Must not: decide what is logged.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import IO
 
 _MAX_BYTES = 5 * 2**20
 _BACKUPS = 2  # beside the current one: three files in all
+_TAIL_LINES = 200
+_TAIL_BYTES = 512 * 1024
 _NOISY = ("httpx", "httpcore", "uvicorn", "asyncio", "PIL")
 
 
@@ -35,7 +39,7 @@ class _JsonLines(logging.Formatter):
 def start_log(log_file: Path, level: str, *, file: str | None = None, is_verbose: bool = False) -> Path:
     """Send the log to a file (`file` if given, else `log_file`) and to stderr: there only what is wrong,
     unless `is_verbose`. Returns the file."""
-    path = Path(file).expanduser() if file else log_file
+    path = log_path(log_file, file)
     path.parent.mkdir(parents=True, exist_ok=True)
     to_file = RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
     to_file.setFormatter(_JsonLines())
@@ -49,3 +53,29 @@ def start_log(log_file: Path, level: str, *, file: str | None = None, is_verbose
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     return path
+
+
+def log_path(log_file: Path, file: str | None) -> Path:
+    """Where the log is: the settings' `log.file`, else `log_file`."""
+    return Path(file).expanduser() if file else log_file
+
+
+def log_tail(path: Path) -> tuple[str, ...]:
+    """The last lines of a log file, oldest first, 200 at most; () where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tuple(last_lines(file))
+    except OSError:
+        return ()
+
+
+def last_lines(file: IO[bytes]) -> list[str]:
+    """The last whole lines of an open log; it stands behind them then, for what is added."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    start_bytes = max(0, size_bytes - _TAIL_BYTES)
+    file.seek(start_bytes)
+    *whole, unfinished = file.read().split(b"\n")
+    file.seek(-len(unfinished), os.SEEK_CUR)
+    if start_bytes:
+        whole = whole[1:]  # cut somewhere in the middle
+    return [line.decode(errors="replace").rstrip("\r") for line in whole[-_TAIL_LINES:]]

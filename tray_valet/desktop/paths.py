@@ -52,6 +52,11 @@ class Directories(msgspec.Struct, frozen=True, kw_only=True):
         return self.state_dir / "ledger.json"
 
     @property
+    def autostart_file(self) -> Path:
+        """The last wish about starting at sign-in that was applied."""
+        return self.state_dir / "autostart.json"
+
+    @property
     def runners_dir(self) -> Path:
         """Records of our children, by which the leftovers of a killed run are found."""
         return self.state_dir / "runners"

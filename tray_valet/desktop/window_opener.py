@@ -5,7 +5,7 @@ other users can read it (a command line): the code goes by stdin, or in a file t
 
 | way             | what it is |
 |-----------------|------------|
-| WEB_VIEW        | the child process with our own Python: WebView2, WKWebView, or GTK or Qt next to pywebview |
+| WEB_VIEW        | the child process with our own Python: WebView2, WKWebView, or GTK or Qt beside it |
 | SYSTEM_WEB_VIEW | Linux: the same child with the distribution's Python, which has the system's WebKit |
 | APP_BROWSER     | Chromium or a relative as a window without bars, with a profile of its own |
 | BROWSER         | the user's browser |

@@ -148,6 +148,8 @@ class OllamaProvider:
         loaded = loaded_models(answer, now_s=self._clock.wall_s(), cloud=self._catalogue.cloud)
         self._loaded = frozenset(model.name for model in loaded)
         self._catalogue.learn_spellings(self._loaded)
+        if self._runners is not None:
+            await self._catalogue.learn_blobs(self._loaded)
         loading = tuple(name for name in self._loads.names if name not in self._loaded)
         return Observation(loaded=loaded, loading=loading, version=await self._current_version())
 
@@ -202,8 +204,9 @@ class OllamaProvider:
         for identity in await self._processes_of(name):
             await self._runners.end(identity)
         try:
-            await self._api.unload(name)  # else the dead runner's model stays in /api/ps
-        except ValetError as error:
+            async with asyncio.timeout(self._limits.give_up_s):
+                await self._api.unload(name)  # else the dead runner's model stays in /api/ps
+        except (ValetError, TimeoutError) as error:
             _log.info("%s: ended the runner of %s; Ollama keeps its entry (%s)", self._name, name, error)
 
     async def close(self) -> None:
@@ -266,8 +269,9 @@ class OllamaProvider:
         if held := holding(runners, model=name, blobs=blobs):
             return held
         try:
-            await self.observe()
-        except ProviderUnreachable:
+            async with asyncio.timeout(self._limits.give_up_s):
+                await self.observe()
+        except (ProviderUnreachable, TimeoutError):
             _log.info("%s does not answer; going by what was loaded when it last did", self._name)
         if not blobs and self._loaded == {name} and runners:
             return tuple(process.identity for process in runners)  # nothing else is loaded

@@ -21,6 +21,7 @@ from tray_valet.providers.ollama_wire import ShowAnswer, TagModel, installed_mod
 
 _log = logging.getLogger(__name__)
 _SHOWS_AT_ONCE = 4
+_BLOBS_WAIT_S = 1.0  # for news of files that are mostly known already
 
 
 class OllamaCatalogue:
@@ -69,11 +70,16 @@ class OllamaCatalogue:
         self._shown = {digest: answer for digest, answer in self._shown.items() if digest in digests}
         return tuple(map(installed_model, entries, shown))
 
+    async def learn_blobs(self, names: Iterable[str]) -> None:
+        """Ask for the files of models where they are not known yet; later Ollama may not answer."""
+        await asyncio.gather(*(self.blobs_of(name) for name in names if not self._blobs.get(name)))
+
     async def blobs_of(self, name: str) -> tuple[str, ...]:
         """The names of the model's files (`sha256-…`); () where Ollama never told them."""
         try:
-            self._blobs[name] = (await self._api.show(name)).blobs
-        except ValetError as error:
+            async with asyncio.timeout(_BLOBS_WAIT_S):
+                self._blobs[name] = (await self._api.show(name)).blobs
+        except (ValetError, TimeoutError) as error:
             _log.debug("no details of %s: %s", name, error)
         return self._blobs.get(name, ())
 

@@ -35,6 +35,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
 _LOOK_S = 2.0  # a provider that takes longer is taken as it was last seen
+_SHORT_LOOK_S = 0.5
 
 
 class EvictionWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,15 +84,19 @@ class Evictor:
         """Whether a model came in mid-pause, past the gate."""
         return self._account.is_reload(*target)
 
-    async def evict(self, wish: EvictionWish, is_wanted: Callable[[], bool]) -> bool:
-        """Run one pass; say whether memory is confirmed clear. Stops early when no longer wanted."""
+    async def evict(self, wish: EvictionWish) -> bool:
+        """Run one pass; say whether memory is confirmed clear.
+
+        May be cancelled at any moment: what was noted in the journal stays noted.
+        """
         account = self._account
         slots = [s for s in self._fleet.slots.values() if s.provider.is_local and s.provider.can_unload]
         account.begin_pass(self._clock.monotonic_s(), await self._probe.look(slots))
-        works = [self._evict_from(slot, wish, account, is_wanted) for slot in slots]
-        silent = [slot for slot, answers in zip(slots, await asyncio.gather(*works), strict=True) if not answers]
+        works = [self._evict_from(slot, wish, account) for slot in slots]
+        answers = await asyncio.gather(*works)
+        silent = [slot for slot, is_known in zip(slots, answers, strict=True) if not is_known]
         left = self.targets(wish.holds)
-        if left or silent or not is_wanted():
+        if left or silent:
             self.still_held = self._why_left(left, silent)
             return False
         if not account.targets:
@@ -100,9 +105,7 @@ class Evictor:
             return True
         return await self._confirm(account, wish)
 
-    async def _evict_from(
-        self, slot: Slot, wish: EvictionWish, account: PauseAccount, is_wanted: Callable[[], bool]
-    ) -> bool:
+    async def _evict_from(self, slot: Slot, wish: EvictionWish, account: PauseAccount) -> bool:
         """Get out of one provider what has to go; say whether it is known what it holds now."""
         await self._loader.stop(self._stoppable_loads(slot, wish.holds), wish.refusal)
         has_runners = bool(await slot.provider.runners())
@@ -111,17 +114,19 @@ class Evictor:
         # Journal before the first unload. What comes in mid-pause was not there before: not noted.
         found = tuple(entry_of(slot.name, m) for _, m in account.add(targets))
         await self._journal.note_set_aside(found)
-        await asyncio.gather(*(self._evict_one(slot, m, wish, is_wanted, has_runners) for _, m in targets))
+        await asyncio.gather(*(self._evict_one(slot, m, wish, has_runners) for _, m in targets))
+        if not is_known and has_runners and not await slot.provider.runners():
+            return True  # it does not answer, but its processes are gone
         if targets:
             is_known = await self._answers(slot)
         if is_known and not self._targets_of(slot, wish.holds):
             account.note_clear(slot, wish.holds)
-        return is_known or slot.is_down or (has_runners and not await slot.provider.runners())
+        return is_known or slot.is_down
 
-    async def _answers(self, slot: Slot) -> bool:
+    async def _answers(self, slot: Slot, within_s: float = _LOOK_S) -> bool:
         """Look at a provider; say whether it answered, else what was last seen of it stands."""
         try:
-            async with asyncio.timeout(_LOOK_S):
+            async with asyncio.timeout(within_s):
                 await self._fleet.refresh([slot])
         except TimeoutError:
             return False
@@ -157,19 +162,10 @@ class Evictor:
                 is_confirmed_by_memory=None,
             )
 
-    async def _evict_one(
-        self,
-        slot: Slot,
-        model: LoadedModel,
-        wish: EvictionWish,
-        is_wanted: Callable[[], bool],
-        has_runners: bool,
-    ) -> None:
+    async def _evict_one(self, slot: Slot, model: LoadedModel, wish: EvictionWish, has_runners: bool) -> None:
         ref = ModelRef(slot.name, model.name)
         settings = self._settings()
         await self._end_answers(ref, wish, 0.0 if wish.is_forced else float(settings.drain_seconds))
-        if not is_wanted():
-            return
         begun_s = self._clock.monotonic_s()
         kill_after_s = float(settings.kill_after_seconds)
         if wish.is_forced:
@@ -179,15 +175,12 @@ class Evictor:
                 await slot.provider.unload(model.name)
         except (TimeoutError, ValetError) as error:
             _LOG.warning("%s did not take the unload of %s: %s", slot.name, model.name, _said(error))
-        if await self._wait_gone(slot, model.name, begun_s + kill_after_s, is_wanted, has_runners):
+        if await self._wait_gone(slot, model.name, begun_s + kill_after_s, has_runners):
             self._fleet.clear(slot, ConditionType.CANNOT_KILL)
             return
-        if is_wanted():
-            now_s = self._clock.monotonic_s()
-            await self._kill(slot, model, now_s - begun_s)
-            await self._wait_gone(
-                slot, model.name, now_s + settings.confirm_seconds, is_wanted, has_runners
-            )
+        now_s = self._clock.monotonic_s()
+        await self._kill(slot, model, now_s - begun_s)
+        await self._wait_gone(slot, model.name, now_s + settings.confirm_seconds, has_runners)
 
     async def _end_answers(self, ref: ModelRef, wish: EvictionWish, drain_s: float) -> None:
         """Let answers finish for up to `drain_s`, then cut them: a busy engine keeps its memory."""
@@ -200,18 +193,17 @@ class Evictor:
             ev.AnswersEnded(count=count, client=names[0] if len(names) == 1 else "", waited_s=drain_s)
         )
 
-    async def _wait_gone(
-        self, slot: Slot, model: str, deadline_s: float, is_wanted: Callable[[], bool], has_runners: bool
-    ) -> bool:
+    async def _wait_gone(self, slot: Slot, model: str, deadline_s: float, has_runners: bool) -> bool:
         pause_s = _POLL_S
         while True:
-            is_known = await self._answers(slot) or slot.is_down
+            left_s = deadline_s - self._clock.monotonic_s()
+            is_known = await self._answers(slot, min(_LOOK_S, max(_SHORT_LOOK_S, left_s))) or slot.is_down
             if not is_known and has_runners and not await slot.provider.runners():
                 self._fleet.presume_empty(slot)  # it does not answer, but its processes are gone
                 return True
             if is_known and self._fleet.is_loaded(ModelRef(slot.name, model)) is None:
                 return True
-            if self._clock.monotonic_s() >= deadline_s or not is_wanted():
+            if self._clock.monotonic_s() >= deadline_s:
                 return False
             await asyncio.sleep(pause_s)
             pause_s = min(0.25, pause_s * 1.5)
@@ -233,7 +225,8 @@ class Evictor:
     async def _confirm(self, account: PauseAccount, wish: EvictionWish) -> bool:
         """Residency is clear: now let the memory itself say so, for up to `confirm_seconds`."""
         targets, before, started_s = account.targets, account.before, account.started_s
-        assert before is not None and started_s is not None
+        assert before is not None
+        assert started_s is not None
         slots = list(dict.fromkeys(slot for slot, _ in targets))
         models = [m for _, m in targets]
         verdict, after = await self._wait_proof(before, slots, models)

@@ -67,8 +67,9 @@ class Slot:
         """What a request for a model here takes of this machine; a GPU, where it is not known."""
         if not self.provider.is_local:
             return Demand.NOTHING
-        needs_gpu = next((m.needs_gpu for m in (*self.loaded, *self.installed) if m.name == model), True)
-        return Demand.GPU if needs_gpu else Demand.CPU
+        loaded = [m.needs_gpu for m in self.loaded if m.name == model]
+        installed = [m.needs_gpu for m in self.installed if m.name == model]
+        return Demand.GPU if next(iter((*loaded, *installed)), True) else Demand.CPU
 
     def view(self) -> ProviderView:
         """The picture of it."""
@@ -265,7 +266,7 @@ class Fleet:
         """
         if found := self._resolve_now(name, provider):  # without waiting for one that hangs
             return found
-        for fresh_s in (_INSTALLED_FRESH_S, 1.0):  # the second time with fresh lists: it may be new
+        for fresh_s in (_INSTALLED_FRESH_S, 0.0):  # the second time with lists of now: it may be new
             await asyncio.gather(*(self._list(slot, fresh_s) for slot in self.slots.values()))
             found = self._resolve_now(name, provider)
             if found is not None:

@@ -36,6 +36,7 @@ from tray_valet.core.snapshot import GameView
 from tray_valet.services.hold_book import HoldBook
 
 _LOG = logging.getLogger(__name__)
+_LOOK_CHUNK = 50  # processes looked at between two turns of the loop
 _RESCAN_S = 60.0  # a newly installed game is known a minute later at most
 
 
@@ -143,7 +144,7 @@ class GameWatch:
         """Take new rules and libraries over, and look at everything that runs again."""
         self._rules = _compiled(self._settings())
         await self._scan()
-        self._look_at_all()
+        await self._look_at_all()
 
     async def _rescan_forever(self) -> None:
         while True:
@@ -151,7 +152,7 @@ class GameWatch:
             before = self._index.programs
             await self._scan()
             if self._index.programs != before:
-                self._look_at_all()
+                await self._look_at_all()
 
     async def _scan(self) -> None:
         scan = await asyncio.to_thread(self._scanner().scan)
@@ -159,8 +160,10 @@ class GameWatch:
         if scan.programs != self._index.programs:
             self._index = LibraryIndex(scan.programs, self._system)
 
-    def _look_at_all(self) -> None:
-        for pid in self._table.all_pids():
+    async def _look_at_all(self) -> None:
+        for number, pid in enumerate(self._table.all_pids()):
+            if number % _LOOK_CHUNK == 0:
+                await asyncio.sleep(0)  # others have their turn
             process = self._table.describe(pid)
             if process is not None:
                 self._on_started(process)

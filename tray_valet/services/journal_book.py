@@ -43,6 +43,7 @@ class JournalBook:
         self._lock = asyncio.Lock()
         self.journal = Journal()
         self.was_interrupted = False
+        self.was_paused = False  # at the end of the last run
 
     def read(self) -> None:
         """Read what the last run left. A damaged file is set aside as `.damaged`, and said."""
@@ -61,6 +62,7 @@ class JournalBook:
             _LOG.error("The journal was damaged (%s) and is kept as %s", error, damaged)
             return
         self.was_interrupted = not found.clean_exit
+        self.was_paused = bool(found.set_aside)
         if not found.clean_exit:
             # What our own runners held died with us: bring it back as well.
             found = msgspec.structs.replace(found, set_aside=merged(found.set_aside, found.residents))

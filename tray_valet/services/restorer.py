@@ -147,7 +147,14 @@ class Restorer:
     def _give_up(self, slot: Slot, entry: JournalEntry, error: ValetError) -> None:
         self._given_up.add(entry.ref)
         self._fleet.note(slot, ConditionType.LOAD_FAILED, f"{entry.model} could not be brought back: {error}")
-        self._record(ev.RestoreFailed(model=entry.model, message=str(error)))
+        self._record(
+            ev.RestoreFailed(
+                model=entry.model,
+                message=str(error),
+                provider=entry.provider,
+                context_length=entry.context_length,
+            )
+        )
 
 
 def _request(entry: JournalEntry) -> LoadRequest:

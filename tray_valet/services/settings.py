@@ -39,7 +39,7 @@ from tray_valet.desktop.file_lock import locked
 from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.settings_reading import Reading, Signature, read_file, signature_of
 from tray_valet.services.settings_text import parse_value
-from tray_valet.services.settings_writing import rewritten
+from tray_valet.services.settings_writing import rewritten, saving
 
 _LOG = logging.getLogger(__name__)
 WATCH_INTERVAL_S = 2.0
@@ -139,9 +139,9 @@ class SettingsStore:
         Everything else in the file stays as it is, comments included. With `base_version` the file must
         still be that version; without, only the values that are changed must be as they were last read.
         Raises SettingsError (nothing stored) if the result would be wrong or the file is broken,
-        SettingsChangedElsewhere (nothing stored, the new file is in force), TimedOut, OSError.
+        SettingsChangedElsewhere (nothing stored, the new file is in force), TimedOut, SettingsUnwritable.
         """
-        with self._lock, self._file_lock():
+        with saving(self.path), self._lock, self._file_lock():
             if not self._revision:
                 self._load(self._signature_now())
             self._refuse_if_changed_elsewhere(partial, base_version)

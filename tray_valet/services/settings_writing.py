@@ -8,15 +8,29 @@ Must not: write.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tray_valet.core.config_changes import Edit
 from tray_valet.core.config_layers import merge_layers
 from tray_valet.core.config_tree import Node, dotted, to_plain
-from tray_valet.core.errors import SettingsError, SettingsProblem
+from tray_valet.core.errors import SettingsError, SettingsProblem, SettingsUnwritable
 from tray_valet.services.settings_edit import SpliceError, spliced
 from tray_valet.services.settings_reflow import reflowed
 from tray_valet.services.settings_text import parse_settings
+
+
+@contextmanager
+def saving(file: Path) -> Iterator[None]:
+    """Around a save: what the system refuses (a full disk, a folder of others) becomes SettingsUnwritable."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsUnwritable(
+            f"Not saved: {file} cannot be written ({error.strerror or error}).",
+            remedy="Look at the disk's free space and at who owns the folder.",
+        ) from error
 
 
 def rewritten(data: bytes, edits: list[Edit], wanted: Node, *, name: str) -> bytes:

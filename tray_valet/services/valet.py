@@ -72,6 +72,7 @@ class ValetService:
         picture: Picture,
         models_dir: Callable[[], str],
         quit_requested: asyncio.Event,
+        own_log: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self._clock = clock
         self._table = table
@@ -88,6 +89,7 @@ class ValetService:
         self._picture = picture
         self._models_dir = models_dir
         self._quit_requested = quit_requested
+        self._own_log = own_log
 
     # -- what is -------------------------------------------------------------------------------------
 
@@ -112,6 +114,12 @@ class ValetService:
 
     def known_games(self) -> tuple[KnownGame, ...]:
         return self._games.known()
+
+    async def log_lines(self, runner: str | None = None) -> tuple[str, ...]:
+        if runner is None:
+            return await asyncio.to_thread(self._own_log)
+        slot, name = await self._find(check_model_name(runner, param="runner"), None)
+        return slot.provider.log_tail(name)
 
     def can_pull_to(self) -> str:
         return self._models_dir()

@@ -21,9 +21,10 @@ from tray_valet.core.models import ConditionType, Demand, LoadedModel
 from tray_valet.core.ports import Clock
 from tray_valet.core.watchdog import Facts, State, level, next_state
 from tray_valet.core.wording import listed, refusal, technical_reason, who
-from tray_valet.services.evictor import EvictionWish, Evictor, Target
+from tray_valet.services.evictor import EvictionWish, Evictor
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.hold_book import HoldBook
+from tray_valet.services.pause_account import Target
 from tray_valet.services.restorer import Restorer
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +61,6 @@ class Watchdog:
         self._changed = asyncio.Event()
         self._action: asyncio.Task[None] | None = None
         self._is_clear = False  # memory was confirmed clear since this pause began
-        self._pauses_begun = 0
         self._passes_failed = 0
         self._reloads = 0
         self._retry_at_s = 0.0
@@ -174,7 +174,7 @@ class Watchdog:
     def _has_targets(self, holds: tuple[Hold, ...]) -> bool:
         targets = self._evictor.targets(holds)
         if targets and holds and self.state is State.PAUSED:
-            self._is_clear = False
+            self._is_clear, self._retry_at_s = False, 0.0
             if reloaded := [target for target in targets if self._evictor.is_reload(target)]:
                 self._note_reloads(reloaded)
         return bool(targets)
@@ -208,8 +208,6 @@ class Watchdog:
                 self._fleet.clear(slot, ConditionType.RELOADED)
         if after is State.RUNNING:
             self._ignores_fit = False
-        if after is State.PAUSING:
-            self._pauses_begun += 1
         self._record(ev.StateChanged(before=before, after=after, reason=self.reason))
         self._on_gate()
         self._fleet.look_soon()
@@ -234,12 +232,17 @@ class Watchdog:
     def _act(self) -> None:
         if self._action is not None and self._action.done():
             self._action = None
-        if self.state is State.PAUSING:
-            if self._action is not None and self._action.get_name() == _RESTORE:
+        if self._action is not None:
+            # What the action was begun for may be over; its end wakes us again.
+            is_eviction = self._action.get_name() == _EVICT
+            if (is_eviction and self.state is not State.PAUSING) or (
+                not is_eviction and self.state in _MOVING
+            ):
                 self._action.cancel()
-            elif self._action is None and self._clock.monotonic_s() >= self._retry_at_s:
+        elif self.state is State.PAUSING:
+            if self._clock.monotonic_s() >= self._retry_at_s:
                 self._start(_EVICT, self._evict)
-        elif self.state is State.RESUMING and self._action is None:
+        elif self.state is State.RESUMING:
             self._start(_RESTORE, self._restorer.restore)
 
     def _start(self, name: str, do: Callable[[], Awaitable[None]]) -> None:
@@ -264,19 +267,13 @@ class Watchdog:
             cause=listed(names),
             is_forced=is_forced,
         )
-        number = self._pauses_begun
-
-        def is_wanted() -> bool:
-            return self.state is State.PAUSING and self._pauses_begun == number
-
-        is_clear = await self._evictor.evict(wish, is_wanted)
-        if not is_wanted():
-            return  # the pause ended meanwhile; what this pass saw is no longer the question
-        if is_clear:
+        if await self._evictor.evict(wish):
             self._is_clear, self._passes_failed = True, 0
         else:
             self._passes_failed += 1
             self._retry_at_s = self._clock.monotonic_s() + self._back_off_s()
+            if self._passes_failed == 1 and self._evictor.still_held:
+                self._record(ev.PauseUnfinished(cause=wish.cause, message=self._evictor.still_held))
 
     def _back_off_s(self) -> float:
         return min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** (self._passes_failed - 1))

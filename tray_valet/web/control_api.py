@@ -5,6 +5,8 @@ Decides: the paths, and that every failure leaves as JSON. Must not: check who c
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,22 +16,41 @@ from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.commands import Valet
 from tray_valet.core.errors import ValetError
-from tray_valet.core.ports import Clock
+from tray_valet.core.ports import Clock, ProcessTable
+from tray_valet.desktop.window_opener import WindowShown
+from tray_valet.web.control_open import ControlOpen
 from tray_valet.web.control_reads import ControlReads
 from tray_valet.web.control_writes import ControlWrites
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, unexpected
 from tray_valet.web.event_stream import EventStream
 from tray_valet.web.json_answer import error_answer
+from tray_valet.web.memory_reads import MemoryReads
+from tray_valet.web.ui_pages import UiPages
+from tray_valet.web.window_codes import WindowCodes
 
 
 class ControlApi:
-    """The ASGI app of the control API."""
+    """The ASGI app of the control API.
 
-    def __init__(self, valet: Valet, *, clock: Clock) -> None:
+    `codes`: where windows buy their keys; `table` measures games; `open_window` None: there is no /open.
+    """
+
+    def __init__(
+        self,
+        valet: Valet,
+        *,
+        clock: Clock,
+        codes: WindowCodes | None = None,
+        table: ProcessTable | None = None,
+        open_window: Callable[[], Awaitable[WindowShown]] | None = None,
+    ) -> None:
         self._events = EventStream(valet)
         self._routes = [
             *ControlReads(valet).routes(),
             *ControlWrites(valet, clock).routes(),
+            *MemoryReads(valet, table).routes(),
+            *UiPages(lambda: valet.settings, codes or WindowCodes(clock)).routes(),
+            *(ControlOpen(open_window).routes() if open_window is not None else ()),
             Route("/events", self._events, methods=["GET"]),
         ]
         self._app = Starlette(

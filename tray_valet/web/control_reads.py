@@ -40,6 +40,7 @@ class ControlReads:
             "/holds": self.holds,
             "/explain": self.explain,
             "/activity": self.activity,
+            "/logs": self.logs,
         }
         return [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
 
@@ -94,6 +95,12 @@ class ControlReads:
     async def activity(self, request: Request) -> Response:
         """`GET /activity?limit=200`: what happened, newest first."""
         return json_answer(list_shapes.activity(self._valet.activity(_limit(request))))
+
+    async def logs(self, request: Request) -> Response:
+        """`GET /logs?runner=`: what a model's runner wrote last; without a runner the valet's own log."""
+        runner = request.query_params.get("runner") or None
+        lines = await self._valet.log_lines(runner)
+        return json_answer({"runner": runner, "lines": list(lines)})
 
 
 def _limit(request: Request) -> int:

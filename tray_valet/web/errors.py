@@ -32,6 +32,7 @@ from tray_valet.core.errors import (
     RootRefused,
     SettingsChangedElsewhere,
     SettingsError,
+    SettingsUnwritable,
     TimedOut,
     UnknownModel,
     UpstreamFailed,
@@ -125,6 +126,7 @@ STATUS_OF: Mapping[type[ValetError], tuple[int, ErrorType]] = {
     RootRefused: (403, ErrorType.PERMISSION),
     SettingsError: (400, ErrorType.INVALID_REQUEST),
     SettingsChangedElsewhere: (409, ErrorType.CONFLICT),
+    SettingsUnwritable: (500, ErrorType.SERVER),
     AddressInUse: (409, ErrorType.CONFLICT),
     EngineMissing: (503, ErrorType.SERVER),
 }

@@ -54,9 +54,11 @@ class ControlKeys:
         *,
         token: Callable[[], str],
         resolve_secret: Callable[[str], str | None],
+        is_window_token: Callable[[bytes], bool] = lambda token: False,
     ) -> None:
         self._settings = settings
         self._token = token
+        self._is_window_token = is_window_token
         self._secrets = SecretResolver(resolve_secret)
 
     def admit(self, head: RequestHead) -> str:
@@ -65,9 +67,11 @@ class ControlKeys:
         if head.is_from_loopback:
             if control.local_access is LocalAccess.OPEN:
                 return "local"
-            token = self._token().encode()
-            if token and _fits(token, _shown(head)):
+            token, shown = self._token().encode(), _shown(head)
+            if token and _fits(token, shown):
                 return "local"
+            if any(map(self._is_window_token, shown)) or _is_of_the_page(head):
+                return "window"
             raise _refused_key(
                 head,
                 "This machine's settings ask for a token (control.local_access: token). "
@@ -118,6 +122,13 @@ class RouterKeys:
         if found:
             return found
         raise _refused_key(head, "Send an API key as “Authorization: Bearer …” or in the header x-api-key.")
+
+
+def _is_of_the_page(head: RequestHead) -> bool:
+    """The page's own files tell nothing, and it buys its key by a code: neither can need the key."""
+    if head.method in ("GET", "HEAD"):
+        return head.path == "/ui" or head.path.startswith("/ui/")
+    return head.method == "POST" and head.path == "/ui/session"
 
 
 def _shown(head: RequestHead) -> list[bytes]:

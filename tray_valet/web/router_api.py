@@ -122,7 +122,8 @@ class RouterApi:
             return error
         import difflib
 
-        names = [entry.name for entry in self._valet.catalog()]
+        entries = self._valet.catalog()
+        names = [*(entry.name for entry in entries), *(str(entry.ref) for entry in entries)]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         remedy = f"Did you mean “{near[0]}”?" if near else "GET /v1/models lists what there is."
         return UnknownModel(error.message, remedy=remedy, param=error.param or "model")
@@ -144,9 +145,10 @@ class RouterApi:
 
     def _model(self, name: str) -> dict[str, Any]:
         shapes: list[dict[str, Any]] = self._models()["data"]
+        spellings = (name, f"{name}:latest")
         # An alias is another name for its model, not the model that `provider/model` asks for.
         for shape in sorted(shapes, key=lambda shape: (shape["id"] != name, shape["alias"])):
-            if name in (shape["id"], f"{shape['provider']}/{shape['model']}"):
+            if shape["id"] in spellings or f"{shape['provider']}/{shape['model']}" in spellings:
                 return shape
         check_model_name(name)
         raise self._with_suggestion(UnknownModel(f"There is no model “{name}”.", param="model"), name)

@@ -14,6 +14,7 @@ from tray_valet.core.journal import JournalEntry
 from tray_valet.core.metrics import DiskSample, GpuSample, MachineSample
 from tray_valet.core.models import Condition, LoadedModel
 from tray_valet.core.snapshot import GameView, HoldView, PauseReport, ProviderView, Snapshot
+from tray_valet.core.thresholds import is_overcommitted
 
 MIB = 2**20
 
@@ -85,6 +86,7 @@ def provider(snapshot: Snapshot, sample: MachineSample | None, settings: Setting
             "kind": None,
             "builtin_demo": snapshot.is_built_in_demo,
         }
+    ram_total_bytes = sample.host.ram_total_bytes if sample else 0
     return {
         "running": view.state == "ready",
         "model_loaded": model is not None,
@@ -93,7 +95,9 @@ def provider(snapshot: Snapshot, sample: MachineSample | None, settings: Setting
         "size_vram_mb": model.vram_bytes // MIB if model else None,
         "loaded_context_length": model.context_length if model else None,
         "endpoint": view.url,
-        "overcommit": any(_is_overcommitted(each, sample, settings.thresholds) for each in view.loaded),
+        "overcommit": any(
+            is_overcommitted(each.size_bytes, ram_total_bytes, settings.thresholds) for each in view.loaded
+        ),
         "name": view.name,
         "kind": view.kind.value,
         "builtin_demo": snapshot.is_built_in_demo,
@@ -221,14 +225,6 @@ def _shown_provider(
         return loaded[0]
     local = next((view for view in snapshot.providers if view.is_local), None)
     return local or next(iter(snapshot.providers), None), None
-
-
-def _is_overcommitted(
-    model: LoadedModel, sample: MachineSample | None, thresholds: ThresholdSettings
-) -> bool:
-    """Whether the model alone, RAM and VRAM together, takes more than the pause limit's share of RAM."""
-    total_bytes = sample.host.ram_total_bytes if sample else 0
-    return total_bytes > 0 and model.size_bytes > total_bytes * thresholds.ram_pause_pct / 100
 
 
 def _pressure(ram_pct: float, thresholds: ThresholdSettings) -> str:

@@ -1,0 +1,130 @@
+"""The headline and the refusal when several reasons meet, or nothing was loaded."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tray_valet.core.headline import Scene, headline
+from tray_valet.core.holds import Cause, GameCause, Hold, HoldKind, PressureCause, ProgramCause, UserCause
+from tray_valet.core.models import LoadedModel
+from tray_valet.core.snapshot import PauseReport
+from tray_valet.core.watchdog import State
+from tray_valet.core.wording import refusal
+
+GB = 2**30
+
+
+def _hold(kind: HoldKind, cause: Cause, **fields: object) -> Hold:
+    base = Hold(id=str(cause), kind=kind, owner="valet", cause=cause, since=0.0)
+    return msgspec.structs.replace(base, **fields)
+
+
+def _pressure(signal: HoldKind) -> PressureCause:
+    return PressureCause(signal=signal, value_pct=87.3, limit_pct=85.0, resume_pct=60.0)
+
+
+HADES = _hold(HoldKind.GAME, GameCause(name="Hades", place="steamapps/common/Hades"))
+FACTORIO = _hold(HoldKind.GAME, GameCause(name="Factorio", place="steamapps/common/Factorio"))
+BY_HAND = _hold(HoldKind.USER, UserCause())
+RENDERER = _hold(HoldKind.USER, ProgramCause(owner="renderer"))
+RAM = _hold(HoldKind.RAM, _pressure(HoldKind.RAM))
+STICKY_RAM = _hold(HoldKind.RAM, _pressure(HoldKind.RAM), needs_manual_resume=True)
+AWAY = "Your models are out of its way: 17.3 GB freed in 0.6 s."
+
+
+def _said(*holds: Hold, state: State = State.PAUSED, models: int = 2, **fields: object) -> tuple[str, str]:
+    scene = Scene(
+        state=state,
+        holds=holds,
+        grace_s=30.0,
+        to_bring_back=tuple(f"m{n}" for n in range(models)),
+        last_pause=PauseReport(
+            models=("m0",), freed_bytes=int(17.3 * GB), took_s=0.6, at=0.0, is_confirmed_by_memory=True
+        ),
+    )
+    title, line = headline(msgspec.structs.replace(scene, **fields))
+    return title, line.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("holds", "title", "line"),
+    [
+        ((HADES,), "Paused for Hades", f"{AWAY} They come back 30 s after the game ends."),
+        (
+            (HADES, FACTORIO),
+            "Paused for Hades and Factorio",
+            f"{AWAY} They come back 30 s after both have ended.",
+        ),
+        (
+            (HADES, RENDERER),
+            "Paused for Hades and renderer",
+            f"{AWAY} They come back 30 s after both have ended.",
+        ),
+        ((HADES, BY_HAND), "Paused for Hades", f"{AWAY} They wait until you resume."),
+        ((HADES, STICKY_RAM), "Paused for Hades", f"{AWAY} They wait until you resume."),
+        (
+            (RAM,),
+            "Paused: RAM is full",
+            "It is 87.3% full and other programs want more; the limit is 85%. They come back below 60%.",
+        ),
+        (
+            (STICKY_RAM,),
+            "Paused: RAM is full",
+            "It is 87.3% full and other programs want more; the limit is 85%. "
+            "They come back when you resume.",
+        ),
+        ((RENDERER,), "Paused for renderer", "2 models will come back when it is done."),
+    ],
+)
+def test_a_pause_says_when_the_models_really_come_back(
+    holds: tuple[Hold, ...], title: str, line: str
+) -> None:
+    assert _said(*holds) == (title, line)
+
+
+@pytest.mark.parametrize(
+    ("holds", "line"),
+    [
+        ((HADES,), "No model was loaded. None will be while it runs."),
+        ((BY_HAND,), "No model was loaded. None will be until you resume."),
+        ((RENDERER,), "No model was loaded. None will be until it is done."),
+        (
+            (RAM,),
+            "It is 87.3% full and other programs want more; the limit is 85%. No model was loaded.",
+        ),
+    ],
+)
+def test_nothing_is_promised_to_come_back_when_nothing_was_loaded(holds: tuple[Hold, ...], line: str) -> None:
+    assert _said(*holds, models=0)[1] == line
+
+
+def test_only_models_that_have_to_go_are_on_the_way_out() -> None:
+    loaded = (LoadedModel(name="gpu"), LoadedModel(name="cpu", needs_gpu=False))
+    assert _said(HADES, state=State.PAUSING, loaded=loaded)[1] == "1 model on the way out."
+    assert _said(RAM, state=State.PAUSING, loaded=loaded)[1] == "2 models on the way out."
+    assert _said(HADES, state=State.PAUSING)[1] == "Looking at what is in memory."
+
+
+@pytest.mark.parametrize(
+    ("holds", "wait_left_s", "said"),
+    [
+        ((HADES,), 0.0, "Paused for Hades. Models come back after the game. Try again in 60 s."),
+        (
+            (HADES, BY_HAND),
+            0.0,
+            "Paused for Hades. Models come back when the user resumes. Try again in 60 s.",
+        ),
+        (
+            (STICKY_RAM,),
+            0.0,
+            "Paused: RAM is full. Models come back when the user resumes. Try again in 60 s.",
+        ),
+        ((), 18.0, "The models come back in 18 s. Try again in 60 s."),
+        ((), 0.0, "The models come back when there is room for them again. Try again in 60 s."),
+    ],
+)
+def test_a_refusal_says_when_the_models_really_come_back(
+    holds: tuple[Hold, ...], wait_left_s: float, said: str
+) -> None:
+    assert refusal(holds, wait_left_s, 60.0).replace("\u00a0", " ") == said

@@ -1,0 +1,92 @@
+"""The loop thread: one event loop beside the main thread, and signals that reach it from there.
+
+Decides: how a signal gets from the main thread to the loop, even while the main thread sits in native code.
+Must not: know what runs on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two each on some systems only
+_READ_BYTES = 64
+
+
+class LoopThread:
+    """Runs `work` on an event loop in a thread of its own; `on_end` is called there, however it ends."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], on_end: Callable[[], None]) -> None:
+        self._work = work
+        self._on_end = on_end
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="services")
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end. Raises what the work raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work())
+        except BaseException as error:  # noqa: BLE001  # raised again by `join`, in the main thread
+            self._error = error
+        finally:
+            self._on_end()
+
+
+class EndSignals:
+    """Ctrl-C, SIGTERM and a closed terminal, told to the loop; the first is enough, more change nothing.
+
+    Python runs signal handlers in the main thread, between two steps of Python code. A tray may keep that
+    thread in native code for hours (Windows, macOS), so the interpreter's wake-up socket is used: it is
+    written to at the very moment a signal comes, and read on the loop.
+    Source: docs.python.org, `signal.set_wakeup_fd`.
+    """
+
+    def __init__(self) -> None:
+        self._ours: set[int] = set()
+        self._read_end, self._write_end = socket.socketpair()
+        self._read_end.setblocking(False)
+        self._write_end.setblocking(False)
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch the signals while this lasts. Main thread only. Ignored ones (nohup) stay ignored."""
+        before = {}
+        for name in _ENDING:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _do_nothing)
+        self._ours = set(map(int, before))
+        wakeup = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._read_end.close()
+            self._write_end.close()
+
+    async def wait(self) -> None:
+        """Return when one of the signals has come. Runs on the loop."""
+        loop = asyncio.get_running_loop()
+        while numbers := await loop.sock_recv(self._read_end, _READ_BYTES):
+            if self._ours.intersection(numbers):
+                return
+
+
+def _do_nothing(*_: Any) -> None:
+    """The socket has told it already; without a handler Python would not write to it."""
