@@ -93,11 +93,15 @@ class WindowChild:
         if self._seen[event].is_set():
             return
         if self._reading.done():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._process.wait()
-            raise WindowFailed(self._reason or f"its process ended with {self._process.returncode}")
+            raise WindowFailed(self._reason or await self._end_of_talk())
         raise WindowFailed(f"nothing was drawn within {limit_s:.0f} s")
+
+    async def _end_of_talk(self) -> str:
+        try:
+            async with asyncio.timeout(1.0):
+                return f"its process ended with {await self._process.wait()}"
+        except TimeoutError:
+            return "its process says nothing any more"
 
     async def _read(self) -> None:
         """Note what the child says until its stdout ends, which is when it does."""
