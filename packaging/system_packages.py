@@ -31,9 +31,13 @@ class SystemNeed(NamedTuple):
     """Looked for on PATH."""
     library: str = ""
     """A shared library's file name, as the dynamic loader knows it."""
+    path: str = ""
+    """A file that the package brings: a pattern below the root folder."""
 
     def is_met(self) -> bool:
-        """Whether this machine has it already; never so for a need that names neither program nor library."""
+        """Whether this machine has it already; never so for a need that names nothing to look for."""
+        if self.path:
+            return any(Path("/").glob(self.path))
         if self.library:
             try:
                 ctypes.CDLL(self.library)
@@ -58,6 +62,19 @@ SYSTEM_NEEDS: dict[str, tuple[SystemNeed, ...]] = {
         SystemNeed("dbus-daemon", "notifications are tested over a real session bus", program="dbus-daemon"),
         SystemNeed("xvfb", "what is on the screen is tested on a screen of its own", program="Xvfb"),
         SystemNeed("xdotool", "a real mouse clicks there", program="xdotool"),
+        SystemNeed("xfce4-panel", "the tray is shown by a real panel", program="xfce4-panel"),
+        SystemNeed("openbox", "a real window manager gives the focus", program="openbox"),
+        SystemNeed("chromium", "the page is tested in a real browser", program="chromium"),
+        SystemNeed(
+            "python3-gi",
+            "the window runs under the system's Python with GTK",
+            path="usr/lib/python3/dist-packages/gi/__init__.py",
+        ),
+        SystemNeed(
+            "gir1.2-webkit2-4.1",
+            "the window shows the page with the system's WebKit",
+            path="usr/lib/*/girepository-1.0/WebKit2-4.1.typelib",
+        ),
         SystemNeed("dunst", "notifications are shown by a real service", program="dunst"),
     ),
 }

@@ -46,6 +46,7 @@ class TrayFront:
 
     def loops(self, valet: Wiring) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What runs on the loop beside the services. Called there, once they are built."""
+
         async def open_window() -> None:
             await valet.window.open()
 

@@ -15,6 +15,7 @@ import PIL.ImageChops
 import PIL.ImageGrab
 
 _WAIT_S = 20.0
+_TRIES = 5
 SCREEN = (1024, 600)
 _PANEL_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
 <channel name="xfce4-panel" version="1.0">
@@ -49,11 +50,19 @@ class Desktop:
 
     def picture(self, save_as: Path | None = None) -> PIL.Image.Image:
         """What the screen shows."""
-        image = PIL.ImageGrab.grab(xdisplay=self.display).convert("RGB")
+        image = self._grab().convert("RGB")
         if save_as is not None:
             save_as.parent.mkdir(parents=True, exist_ok=True)
             image.save(save_as)
         return image
+
+    def _grab(self) -> PIL.Image.Image:
+        for _ in range(_TRIES):
+            try:
+                return PIL.ImageGrab.grab(xdisplay=self.display)
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the X server does not answer")
 
     def find_colour(self, colour: str, within: Box | None = None) -> Box | None:
         """The box around all pixels of exactly that colour (`#0d8f95`), None when there are none."""
@@ -136,17 +145,28 @@ def x_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
 @contextmanager
 def xfce_panel(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The panel program, alone."""
-    panel = subprocess.Popen(
-        ["xfce4-panel", "--disable-wm-check"],
-        env=dict(environment),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    panel = _start_panel(environment)
     try:
         yield panel
     finally:
         _end(panel)
+
+
+def _start_panel(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A panel that has come up: on a busy machine the X server turns a client away now and then."""
+    for _ in range(_TRIES):
+        panel = subprocess.Popen(
+            ["xfce4-panel", "--disable-wm-check"],
+            env=dict(environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            panel.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            return panel
+    raise AssertionError("xfce4-panel ends at once")
 
 
 def write_panel_settings(home: Path, *, is_dark: bool) -> dict[str, str]:

@@ -112,7 +112,7 @@ def test_the_theme_follows_the_system_unless_one_is_chosen(stage: Stage, visit: 
     theme = "document.documentElement.dataset.theme"
     assert page.evaluate(theme) == "dark"
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(f"{theme} === 'light'")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
     stage.set({"desktop": {"appearance": "dark"}})
     page.reload()
     assert page.evaluate(theme) == "dark", "whatever the system says"

@@ -243,4 +243,4 @@ def test_an_orderly_end_during_a_pause_is_no_crash(tmp_path: Path, tiny_model: P
         assert valet.terminate() == 0
         valet.start()
         assert valet.activity("valet_started")[0]["text"] == "Tray Valet started."
-        assert valet.state == "paused"
+        valet.wait_state("paused")

@@ -69,8 +69,13 @@ async def test_the_tray_shows_and_commands_the_services(tmp_path: Path, tiny_mod
 
 async def _until_tooltip(panel: Panel, title: str) -> None:
     async with asyncio.timeout(15):
-        while (await panel.properties())["ToolTip"][2] != title:
+        while (await panel.properties())["ToolTip"][2] != title:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+def _rss_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
@@ -89,9 +94,7 @@ async def test_it_is_small_and_its_menu_opens_the_window(tmp_path: Path) -> None
         async with _panel(bus) as panel:
             with _tray(tmp_path / "home", bus) as valet:
                 await panel.menu()
-                status = Path(f"/proc/{valet.pid}/status").read_text()
-                rss_kb = int(status.partition("VmRSS:")[2].split()[0])
-                assert rss_kb / 1024 <= RSS_LIMIT_MB
+                assert _rss_mb(valet.pid) <= RSS_LIMIT_MB
                 await panel.click("Open…")  # nothing can open one here, and that is said
                 said = tmp_path / "home" / "stderr"
                 await asyncio.to_thread(until, lambda: "/ui/" in said.read_text(), "the address is said")
@@ -109,27 +112,29 @@ async def test_without_a_panel_it_says_so_once_and_shows_the_icon_when_one_comes
         assert said.read_text().count("no tray") == 1
 
 
-async def test_the_valet_outlives_a_session_and_shows_the_icon_in_the_next(tmp_path: Path) -> None:
+async def test_the_valet_outlives_a_session_and_shows_the_icon_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     front = TrayFront(said.append, again_s=0.1)
-    loops = front.loops(_wiring())
-    with pytest.MonkeyPatch.context() as patch:
+    feeding = asyncio.create_task(cast(Any, front.loops(_wiring())["tray"])())
+    main_thread = threading.Thread(target=front.run, daemon=True)  # a failing test must end
+    try:
         with session_bus(tmp_path) as bus:
-            patch.setenv("DBUS_SESSION_BUS_ADDRESS", bus)
-            showing = asyncio.create_task(cast(Any, loops["tray"])())
-            running = asyncio.create_task(asyncio.to_thread(front.run))
+            monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.partition(",")[0])
+            main_thread.start()
             async with _panel(bus) as panel:
                 await panel.item()
         (tmp_path / "bus").unlink(missing_ok=True)
-        with session_bus(tmp_path) as again:
-            assert again.partition(",")[0] == bus.partition(",")[0]
-            async with _panel(again) as panel:
+        with session_bus(tmp_path) as bus:
+            async with _panel(bus) as panel:
                 await panel.item()
-                assert (await panel.properties())["ToolTip"][2] == "Ready"
+                await _until_tooltip(panel, "Ready")
+    finally:
         front.close()
-        async with asyncio.timeout(10):
-            await running
-        showing.cancel()
+        feeding.cancel()
+    await asyncio.to_thread(main_thread.join, 10)
+    assert not main_thread.is_alive()
     assert len(said) == 1
     assert "http://127.0.0.1:8765/ui/" in said[0]
 
@@ -140,10 +145,9 @@ def _wiring() -> Wiring:
         Wiring,
         SimpleNamespace(
             valet=valet,
-            clock=valet.clock,
             addresses=SimpleNamespace(control_url="http://127.0.0.1:8765"),
-            holds=SimpleNamespace(override=lambda hold_ids: None),
-            window=None,
+            balloons=SimpleNamespace(),
+            notifier=SimpleNamespace(),
         ),
     )
 

@@ -64,15 +64,15 @@ def display(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Display]:
         stderr=subprocess.DEVNULL,
     )
     os.close(writing)
-    number = int(os.read(reading, 20))
-    os.close(reading)
+    with os.fdopen(reading) as told:
+        number = int(told.readline())  # to the end of the line: it writes the number and the end apart
     home = tmp_path_factory.mktemp("home")
     dropped = ("WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "XAUTHORITY")
     environ = {name: value for name, value in os.environ.items() if name not in dropped}
     environ |= {"DISPLAY": f":{number}", "HOME": str(home), "NO_AT_BRIDGE": "1"}
     manager = subprocess.Popen(["openbox"], env=environ, stderr=subprocess.DEVNULL)
     display = Display(number, environ)
-    until(lambda: display.tool("get_num_desktops") != "", "the window manager is up")
+    until(lambda: display.tool("get_num_desktops") not in ("", "0"), "the window manager is up")
     yield display
     for process in (manager, server):
         process.terminate()
@@ -139,7 +139,7 @@ async def test_a_window_closed_by_the_user_is_seen_and_opens_again(
     try:
         await opener.open()
         (window,) = display.windows()
-        display.tool("key", "--window", window, "alt+F4")
+        display.tool("windowactivate", "--sync", window, "key", "alt+F4")
         await seen(lambda: not display.windows(), "the window is closed")
         await seen(lambda: not opener.is_open, "its process has ended")
         assert (await opener.open()).way in (WindowWay.WEB_VIEW, WindowWay.SYSTEM_WEB_VIEW)
