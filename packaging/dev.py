@@ -40,6 +40,7 @@ usage: python3 packaging/dev.py COMMAND [ARGUMENTS]
                    set up, then ruff, mypy, import-linter and pytest; --slow adds the slow tests
 """
 
+PARALLEL = ["-n", "3", "--dist", "loadfile"]
 # The tools that read the tree. pytest is not among them: it runs last, so that its summary ends the output.
 CHECKS = (
     ("ruff check", (str(VENV_PYTHON), "-m", "ruff", "check", ".")),
@@ -272,10 +273,13 @@ def run_checks_and_tests(arguments: list[str]) -> int:
 
 
 def pytest_arguments(arguments: list[str]) -> list[str]:
-    """Our arguments as pytest's: slow tests stay out unless `--slow` or an `-m` asks for them."""
-    if "--slow" in arguments:
-        return [argument for argument in arguments if argument != "--slow"]
-    return ["-m", "not slow", *arguments]
+    """Our arguments as pytest's: slow tests stay out unless `--slow` or an `-m` asks for them.
+
+    Most tests wait for real processes most of the time, so several files run at once, also on two cores.
+    """
+    chosen = [argument for argument in arguments if argument != "--slow"]
+    workers = [] if any(argument.startswith("-n") for argument in chosen) else PARALLEL
+    return [*workers, *([] if "--slow" in arguments else ["-m", "not slow"]), *chosen]
 
 
 def hand_over(command: list[str]) -> NoReturn:

@@ -90,6 +90,8 @@ def test_a_broken_settings_file_is_said_and_not_touched(desktop: Desktop) -> Non
     assert (done.returncode, "ram_pause_pct" in done.stderr) == (0, True)
     assert desktop.settings.read_text() == "thresholds: {ram_pause_pct: eighty}\n"
     assert desktop.json("status")["autostart"] == "on"
+    wish = json.loads((desktop.folder / "home" / "state" / "autostart.json").read_text())
+    assert wish == {"wish": False}  # as the settings have it: no valet undoes what was asked for here
 
 
 @linux

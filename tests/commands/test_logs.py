@@ -118,6 +118,14 @@ def test_a_runners_log_is_what_the_valet_has_of_it(
     assert control_api.requests() == ["GET /logs?runner=hf.co%2Fa%2Fb%3AQ4"]
 
 
+def test_a_runner_that_is_not_ours_has_no_log_here(
+    control_api: Any, told: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    control_api.answers["GET /logs"] = told(200, {"runner": "llama3", "lines": []})
+    logs.runner(control_api.client, "llama3", is_following=False, is_json=False)
+    assert "not one of ours" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends Ctrl-C")
 def test_following_ends_with_ctrl_c(tmp_path: Path) -> None:
     home = tmp_path / "home"

@@ -267,7 +267,8 @@ def test_the_lock_names_only_the_public_index() -> None:
 def test_every_need_can_be_looked_for_and_says_why(dev: ModuleType) -> None:
     needs = [need for of_command in dev.SYSTEM_NEEDS.values() for need in of_command]
     assert needs
-    assert all(need.package and need.why and bool(need.program) != bool(need.library) for need in needs)
+    assert all(need.package and need.why for need in needs)
+    assert all([need.program, need.library, need.path].count("") == 2 for need in needs)
 
 
 def test_a_need_is_met_by_what_the_machine_has(packages: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +276,9 @@ def test_a_need_is_met_by_what_the_machine_has(packages: ModuleType, monkeypatch
     assert packages.SystemNeed("python3", "runs this", program=Path(sys.executable).name).is_met()
     assert not packages.SystemNeed("none", "is nowhere", program="no-such-program-here").is_met()
     assert not packages.SystemNeed("none", "is nowhere", library="libno-such-library.so.9").is_met()
+    here = Path(__file__).resolve()
+    assert packages.SystemNeed("this", "is here", path=str(here.parent / "test_d*.py")[1:]).is_met()
+    assert not packages.SystemNeed("none", "is nowhere", path=str(here.parent / "no-such-file")[1:]).is_met()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="system packages are installed on Linux only")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.whole.valet_process import ValetProcess, engine_pids, until
+from tests.whole.valet_process import ValetProcess, engine_pids, free_first_port, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plays with copies of /bin/sleep")
 
@@ -23,7 +23,7 @@ def local_provider(home: Path, tiny_model: Path, *names: str, **fields: Any) -> 
     for name in names:
         shutil.copy(tiny_model, home / f"{name}.gguf")
         models[name] = {"model_path": str(home / f"{name}.gguf"), "flags": ["--ctx-size", "2048"], **fields}
-    return {"kind": "llama-server", "models": models}
+    return {"kind": "llama-server", "first_port": free_first_port(), "models": models}
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_a_provider_that_is_added_to_the_file_is_there_without_a_restart(
     pid = engine_pids(valet.home)
     more = local_provider(valet.home, tiny_model, "three")
     valet.write_settings(
-        {"providers": {"local": local_provider(valet.home, tiny_model, "one"), "more": {**more, "first_port": 9085}}}
+        {"providers": {"local": local_provider(valet.home, tiny_model, "one"), "more": more}}
     )
     until(lambda: len(valet.get("/providers")["providers"]) == 2, "it is there")
     valet.post("/load", {"model": "three"})

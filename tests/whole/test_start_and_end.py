@@ -244,3 +244,24 @@ def test_an_orderly_end_during_a_pause_is_no_crash(tmp_path: Path, tiny_model: P
         valet.start()
         assert valet.activity("valet_started")[0]["text"] == "Tray Valet started."
         valet.wait_state("paused")
+
+
+# -- starting at sign-in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="would touch this user's own list")
+def test_the_setting_turns_autostart_on_and_off_while_it_runs(tmp_path: Path) -> None:
+    entry = tmp_path / "config" / "autostart" / "tray-valet.desktop"
+    environ = {**BARE, "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_CONFIG_DIRS": str(tmp_path / "etc")}
+    with _tray(tmp_path / "home", environ=environ) as valet:
+        assert not entry.exists()
+        valet.write_settings({**NOTHING, "desktop": {"autostart": True}})
+        until(entry.exists, "the entry is made")
+        entry.unlink()  # the user's own hand
+        assert valet.terminate() == 0
+        valet.start()
+        assert not entry.exists()
+        assert _run(valet, "autostart", "on").returncode == 0
+        assert entry.exists()
+        valet.write_settings({**NOTHING, "desktop": {"autostart": False}})
+        until(lambda: not entry.exists(), "the entry is taken out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,15 @@ import httpx
 
 PATIENCE_S = 20.0
 HADES = "steamapps/common/Hades/Hades"
+
+
+_PORTS = itertools.count(0, 20)
+
+
+def free_first_port() -> int:
+    """The first of 20 ports for a provider's runners, that no other test of this run is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 20_000 + worker * 4_000 + next(_PORTS) % 4_000
 
 
 class ValetProcess:
@@ -53,6 +64,9 @@ class ValetProcess:
             key: {**quick.get(key, {}), **settings.get(key, {})} if key in quick else settings[key]
             for key in {**quick, **settings}
         }
+        # Other tests play too, at the same time: their games are none here.
+        not_ours = {"argv_regex": f"^(?!.*{re.escape(str(self.home))})", "verdict": "not"}
+        merged["games"]["rules"] = [*merged["games"].get("rules", []), not_ours]
         (self.home / "config.yaml").write_text(json.dumps(merged, indent=1))
         (self.home / "config.yaml").chmod(0o600)
 

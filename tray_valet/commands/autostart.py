@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from tray_valet.commands.tables import as_json
@@ -68,18 +67,20 @@ def text_of(view: AutostartView) -> str:
 
 
 def _note(config_path: str | None, *, is_wanted: bool) -> None:
-    """Let the settings say the same; the wish counts as applied, so that no valet applies it again."""
+    """Let the settings say the same; what they say counts as applied, so that no valet applies it again."""
     directories = directories_of(os.environ)
-    file: Path = config_file_of(directories, os.environ, config_path)
+    store = SettingsStore(config_file_of(directories, os.environ, config_path), os.environ)
+    wish = AutostartWish(
+        directories.autostart_file,
+        lambda: system_autostart(os.environ),
+        lambda: launch_command(os.environ, config_path=config_path),
+    )
     try:
         directories.make()
-        AutostartWish(
-            directories.autostart_file,
-            lambda: system_autostart(os.environ),
-            lambda: launch_command(os.environ, config_path=config_path),
-        ).note(is_wanted)
-        store = SettingsStore(file, os.environ)
-        if store.load().desktop.autostart is not is_wanted:
-            store.update({"desktop": {"autostart": is_wanted}})
+        try:
+            if store.load().desktop.autostart is not is_wanted:
+                store.update({"desktop": {"autostart": is_wanted}})
+        finally:
+            wish.note(store.current.desktop.autostart)
     except (ValetError, OSError) as error:
         print(f"tray-valet: The settings file could not be brought up to date: {error}", file=sys.stderr)

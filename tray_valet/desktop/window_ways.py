@@ -57,12 +57,13 @@ def ways_of_this_system(environ: Mapping[str, str], scratch_dir: Path) -> list[W
         return []
     ways: list[Way] = []
     if _has_own_toolkit():
-        ways.append(WebViewWay(WindowWay.WEB_VIEW, own_command(), child_environ(environ)))
+        own_environ = _with_modules(child_environ(environ), [str(_package_root())])
+        ways.append(WebViewWay(WindowWay.WEB_VIEW, own_command(), own_environ))
     system_python = Path(_SYSTEM_PYTHON)
     if sys.platform.startswith("linux") and system_python.exists():
-        with_our_modules = {**child_environ(environ), "PYTHONPATH": os.pathsep.join(_module_folders())}
         command = [str(system_python), "-m", "tray_valet.window"]
-        ways.append(WebViewWay(WindowWay.SYSTEM_WEB_VIEW, command, with_our_modules))
+        system_environ = _with_modules(child_environ(environ), _module_folders())
+        ways.append(WebViewWay(WindowWay.SYSTEM_WEB_VIEW, command, system_environ))
     ways.extend(AppBrowserWay(path, environ, scratch_dir) for path in find_app_browsers(environ)[:2])
     ways.append(BrowserWay(scratch_dir))
     return ways
@@ -192,7 +193,6 @@ def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
     (PyInstaller's manual, “LD_LIBRARY_PATH / LIBPATH considerations”).
     """
     passed = dict(environ)
-    passed["PYTHONSAFEPATH"] = "1"  # the current folder is nobody's module
     if getattr(sys, "frozen", False):
         passed.pop("LD_LIBRARY_PATH", None)
         if "LD_LIBRARY_PATH_ORIG" in environ:
@@ -216,6 +216,11 @@ def _has_own_toolkit() -> bool:
     if not sys.platform.startswith("linux") or getattr(sys, "frozen", False):
         return True
     return any(importlib.util.find_spec(name) is not None for name in _TOOLKITS)
+
+
+def _with_modules(environ: Mapping[str, str], folders: Sequence[str]) -> dict[str, str]:
+    """The environment of a Python that finds modules in `folders`, and not in whatever folder is current."""
+    return {**environ, "PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
 
 
 def _module_folders() -> list[str]:

@@ -65,6 +65,7 @@ class SniIcon(BaseIcon):  # type: ignore[misc]  # pystray has no types
 
     async def _serve(self, setup: Callable[[Any], None] | None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_on_stray_error)
         bus = await _connect(self._environment)
         try:
             self._fill()
@@ -180,6 +181,14 @@ async def _watch_panels(bus: MessageBus) -> PanelWatch:
     except (DBusError, TimeoutError, OSError, EOFError) as error:
         raise no_bus(str(error) or type(error).__name__) from error
     return panel
+
+
+def _on_stray_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A signal that was on its way when the bus went has nobody to tell it to; `_gone` has told already."""
+    if isinstance(context.get("exception"), OSError | EOFError):
+        _LOG.debug("A message did not reach the session bus: %s", context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _gone(bus: MessageBus) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 
 import msgspec
 from starlette.requests import Request
@@ -90,6 +89,8 @@ class UiPages:
 
     def _all_files(self) -> dict[str, _File]:
         if self._files is None:
+            from importlib.resources import files  # brings zip files along, which nothing else here needs
+
             folder = files("tray_valet.web").joinpath("ui")
             self._files = {
                 entry.name: _file(entry.read_bytes(), kind)
