@@ -103,7 +103,11 @@ def test_help_names_every_command(dev: ModuleType, capsys: pytest.CaptureFixture
     ],
 )
 def test_slow_tests_run_only_when_asked_for(dev: ModuleType, given: list[str], passed_on: list[str]) -> None:
-    assert dev.pytest_arguments(given) == passed_on
+    assert dev.pytest_arguments(given) == [*dev.PARALLEL, *passed_on]
+
+
+def test_whoever_says_how_many_files_run_at_once_is_obeyed(dev: ModuleType) -> None:
+    assert dev.pytest_arguments(["-n0", "tests/core"]) == ["-m", "not slow", "-n0", "tests/core"]
 
 
 # -- which Python ------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ async def test_paused_is_said_only_when_the_memory_itself_was_seen_to_drop(
         assert report.took_s >= 0.3
 
 
-async def test_memory_that_stays_leads_to_the_process_being_ended(house: House, provider: FakeProvider) -> None:
+async def test_memory_that_stays_leads_to_the_process_being_ended(
+    house: House, provider: FakeProvider
+) -> None:
     provider.put("a")
     provider.holds_memory_s = 1000
     async with house.running():

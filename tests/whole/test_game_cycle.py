@@ -63,8 +63,7 @@ def test_two_resident_models_both_go_and_both_come_back_as_they_were(valet: Vale
     assert {n: m["context_length"] for n, m in after.items()} == {"one": 1024, "two": 4096}
     assert {n: m["context_length"] for n, m in before.items()} == {"one": 1024, "two": 4096}
     for name in ("one", "two"):
-        assert after[name]["ttl_left_seconds"] <= before[name]["ttl_left_seconds"]
-        assert after[name]["ttl_left_seconds"] > 200
+        assert 200 < after[name]["ttl_left_seconds"] <= 300, "what was left, not for ever"
     assert valet.chat("one").json()["choices"][0]["message"]["content"] == answer
 
 

@@ -194,7 +194,10 @@ def test_a_cpu_only_model_goes_on_serving_during_a_game(tmp_path: Path, tiny_mod
         "providers": {"local": provider},
         "routes": {
             "assistant": {
-                "candidates": [{"provider": "local", "model": "one"}, {"provider": "local", "model": "small"}],
+                "candidates": [
+                    {"provider": "local", "model": "one"},
+                    {"provider": "local", "model": "small"},
+                ],
                 "when_paused": "next",
             }
         },
@@ -232,7 +235,9 @@ def test_a_second_valet_on_the_same_home_is_refused(valet: ValetProcess) -> None
     assert valet.state == "running"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be refused as root")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be refused as root"
+)
 def test_root_is_refused_unless_told(tmp_path: Path) -> None:
     environment = {**clean_environment(), "TRAY_VALET_HOME": str(tmp_path)}
     done = subprocess.run(

@@ -18,6 +18,7 @@ from tray_valet.core.commands import Lease
 from tray_valet.core.errors import Paused, ProviderUnreachable, TimedOut, UpstreamFailed, ValetError
 from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.errors import answer_for
+from tray_valet.web.whole_events import WholeEvents
 
 if TYPE_CHECKING:
     import httpx
@@ -100,7 +101,7 @@ class Exchange:
         self._revoked = asyncio.create_task(lease.wait_revoked(), name="router: lease revoked")
         self._is_event_stream = False
         self._is_started = False
-        self._tail = b""  # the last bytes sent: whether an event is open
+        self._events = WholeEvents()
 
     async def run(self, path: str, headers: _Headers, body: bytes) -> None:
         """Forward and stream back. Raises a ValetError before the first byte, ClientGoneError any time;
@@ -161,21 +162,21 @@ class Exchange:
         chunks = response.aiter_raw()
         try:
             while (chunk := await self._bounded(_next(chunks))) is not None:
-                if chunk:
-                    await self._delivered({"type": "http.response.body", "body": chunk, "more_body": True})
-                    self._tail = (self._tail + chunk[-4:])[-4:]
+                if ready := self._events.pass_on(chunk) if self._is_event_stream else chunk:
+                    await self._delivered({"type": "http.response.body", "body": ready, "more_body": True})
         except httpx.HTTPError as error:
             raise UpstreamFailed(
                 f"{self._lease.ref.provider} broke off in the middle of an answer."
             ) from error
-        await self._delivered({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._delivered(
+            {"type": "http.response.body", "body": self._events.finish(), "more_body": False}
+        )
 
     async def _end_early(self, error: ValetError) -> None:
         """Say in the stream's own terms why it ends. Another body can only be cut: it is not whole."""
         if not self._is_event_stream:
             raise ClientGoneError from error
-        is_between_events = not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n"))
-        event = (b"" if is_between_events else b"\n\n") + b"data: " + answer_for(error).body + b"\n\n"
+        event = self._events.cut() + b"data: " + answer_for(error).body + b"\n\n"
         sending = asyncio.ensure_future(
             _sent(self._send, {"type": "http.response.body", "body": event, "more_body": False})
         )
