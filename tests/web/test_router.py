@@ -189,11 +189,10 @@ async def test_an_error_event_does_not_run_into_a_half_sent_one() -> None:
     async with routed("half_event") as (site, _):
         stream = await Stream.open(site, {**ASK, "stream": True})
         await stream.head()
-        half = await stream.chunk()
+        await asyncio.sleep(0.2)  # half an event has come from the engine by now, and nothing after it
         site.valet.leases[0].revoke(Paused("Hades is running."))
         event = await stream.chunk()
-        frames = (half + event).split(b"\n\n")
-        assert json.loads(frames[1].removeprefix(b"data: "))["error"]["code"] == "paused"
+        assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "paused"
 
 
 async def test_a_lease_that_is_revoked_ends_a_whole_answer_with_503() -> None:
