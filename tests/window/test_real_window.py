@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -179,6 +180,15 @@ def test_kill_9_leaves_no_window_behind(display: Display, stage: Stage, tmp_path
     until(lambda: not any(child.is_running() for child in family), "and every process of it")
 
 
+def command_lines_below_us() -> list[str]:
+    """Of all our children; Chromium's helpers come and go while we look."""
+    lines = []
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            lines.append(" ".join(process.cmdline()))
+    return lines
+
+
 async def test_without_a_web_view_chromium_shows_the_page_as_a_window(
     display: Display, stage: Stage, tmp_path: Path
 ) -> None:
@@ -195,9 +205,7 @@ async def test_without_a_web_view_chromium_shows_the_page_as_a_window(
         assert (await opener.open()).way is WindowWay.APP_BROWSER
         assert opener.is_open
         await seen(lambda: display.shows(MODEL_BLUE), "the models' bar is drawn")
-        commands = [
-            " ".join(process.cmdline()) for process in psutil.Process(os.getpid()).children(recursive=True)
-        ]
+        commands = command_lines_below_us()
         assert any("--app=file://" in command for command in commands)
         assert not any(re.search(r"#code=", command) for command in commands), "codes are not for argv"
     finally:
