@@ -195,6 +195,13 @@ HELD = (Condition(type=ConditionType.MEMORY_STILL_HELD, reason="x", since=0.0),)
             ChoiceKind.TRY_AGAIN,
         ),
         (
+            ev.RestoreFailed(model="qwen", message="qwen could not be loaded: there is no file."),
+            picture(),
+            "qwen could not be brought back",
+            "There is no file.",
+            ChoiceKind.TRY_AGAIN,
+        ),
+        (
             ev.MemoryStillHeld(provider="ollama", held_bytes=int(3.2 * GB), is_vram=True),
             picture(State.PAUSED, hold(), conditions=HELD),
             "3.2 GB of VRAM is still in use after the pause",

@@ -1,10 +1,11 @@
-"""The words for durations: short, and never a figure that sounds more exact than it is."""
+"""The words for durations and facts: short, never a figure that sounds more exact than it is."""
 
 from __future__ import annotations
 
 import pytest
 
-from tray_valet.core.wording import duration
+from tray_valet.core import events as ev
+from tray_valet.core.wording import duration, sentence
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,16 @@ from tray_valet.core.wording import duration
 )
 def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
     assert duration(seconds).replace("\u00a0", " ") == text
+
+
+@pytest.mark.parametrize(
+    ("fact", "text"),
+    [
+        (ev.LoadRefused, "qwen could not be loaded: the file is damaged."),
+        (ev.RestoreFailed, "qwen could not be brought back: the file is damaged."),
+    ],
+)
+def test_what_the_loader_says_already_is_not_said_twice(
+    fact: type[ev.LoadRefused] | type[ev.RestoreFailed], text: str
+) -> None:
+    assert sentence(fact(model="qwen", message="qwen could not be loaded: the file is damaged.")) == text

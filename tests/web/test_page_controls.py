@@ -116,6 +116,16 @@ def test_a_time_is_read_as_people_write_it(
     assert stage.valet.settings.thresholds.check_interval_seconds == stored
 
 
+def test_saved_does_not_stand_beside_an_error(stage: Stage, visit: Visit) -> None:
+    page = visit.open("#limits")
+    saved = page.locator("#saved-times")
+    for typed, word in (("20", "Saved"), ("soon", "")):
+        field = page.get_by_label("Look at RAM, VRAM and CPU every")
+        field.fill(typed)
+        field.press("Enter")
+        expect(saved).to_have_text(word)
+
+
 def test_the_switch_is_saved(stage: Stage, visit: Visit) -> None:
     page = visit.open("#limits")
     page.get_by_role("switch", name="Resume when RAM is free again").uncheck()

@@ -50,6 +50,17 @@ def test_a_programs_hold_pauses_and_its_end_resumes(valet: ValetProcess) -> None
     assert valet.control.delete(f"/holds/{hold_id}").status_code == 404
 
 
+def test_a_pause_that_gets_another_end_is_told_at_once(valet: ValetProcess) -> None:
+    valet.post("/load", {"model": "one"})
+    with valet.control.stream("GET", "/events") as stream:
+        lines = stream.iter_lines()
+        valet.post("/pause", {"for_seconds": 1800})
+        valet.post("/pause/force")  # without an end; this one has no cooldown
+        told = (line for line in lines if line == "event: hold_placed")
+        assert [next(told), next(told)] == ["event: hold_placed"] * 2
+    assert valet.get("/watchdog")["line"] == "1 model waits until you resume."
+
+
 def test_a_hold_ends_with_its_time_and_with_its_process(valet: ValetProcess) -> None:
     valet.post("/load", {"model": "one"})
     valet.control.post("/holds", json={"owner": "short", "ttl_seconds": 0.5})

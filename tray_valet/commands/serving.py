@@ -78,11 +78,11 @@ def open_window(client: Client, *, is_json: bool, before: str = "") -> None:
     if is_json:
         print(as_json(answer))
     elif answer.get("way") == "address":
-        print(f"{before}No window can be opened here. It is at {answer.get('url')}")
+        print(f"{before}No window can be opened here. Tray Valet is at {answer.get('url')}")
     elif answer.get("way") == "focused":
-        print(f"{before}Its window is in front.")
+        print(f"{before}The window is in front.")
     else:
-        print(f"{before}Its window is open.")
+        print(f"{before}The window is open.")
 
 
 def running_valet() -> Client:

@@ -166,6 +166,11 @@ def is_users_own(hold: Hold) -> bool:
     return isinstance(hold.cause, UserCause)
 
 
+def has_same_end(one: Hold, other: Hold) -> bool:
+    """Whether both end by themselves at the same time and with the same process, or neither does."""
+    return (one.expires_at_s, one.process) == (other.expires_at_s, other.process)
+
+
 def ends_in_s(holds: tuple[Hold, ...], now_s: float) -> float | None:
     """Seconds until the time of the last of these holds is up; None where one of them has no such time."""
     times = [h.expires_at_s for h in holds]

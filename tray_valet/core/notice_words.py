@@ -15,7 +15,7 @@ from tray_valet.core.models import ConditionType
 from tray_valet.core.notices import Choice, ChoiceKind, Notice, Subject
 from tray_valet.core.snapshot import HoldView, ProviderView, Snapshot
 from tray_valet.core.watchdog import State
-from tray_valet.core.wording import count, duration, listed, sentence, size
+from tray_valet.core.wording import count, duration, listed, reason_of, sentence, size
 
 _F = TypeVar("_F", bound=ev.Fact)
 _MOVED_OUT = (State.PAUSING, State.PAUSED)
@@ -126,9 +126,10 @@ def _missing_models(
     left = {fact.model: fact for fact in failed if fact.model not in _loaded(now)}
     if not left or now.state in _MOVED_OUT:
         return None
-    names, messages = tuple(left), tuple(dict.fromkeys(fact.message for fact in left.values()))
+    names, last = tuple(left), list(left.values())[-1]
+    why = reason_of(last.model, last.message)
     who = names[0] if len(names) == 1 else count(len(names), "model")
-    text = messages[-1] if len(names) == 1 else f"{listed(names)}: {messages[-1]}"
+    text = why[:1].upper() + why[1:] if len(names) == 1 else f"{listed(names)}: {why}"
     about: tuple[ev.Fact, ...] = tuple(left.values())
     return _problem(subject, about, f"{who} could not be {done}", text, _TRY_AGAIN)
 

@@ -130,6 +130,11 @@ def pressure_line(cause: PressureCause) -> str:
     return f"{cause.value_pct:.1f}% is in use; the limit is {cause.limit_pct:.0f}%."
 
 
+def reason_of(model: str, message: str) -> str:
+    """A loader's message without the words that every sentence about it begins with."""
+    return message.removeprefix(f"{model} could not be loaded: ")
+
+
 def sentence(fact: ev.Fact) -> str:
     """The line that stands in the activity list."""
     match fact:
@@ -168,7 +173,7 @@ def _other_sentence(fact: ev.Fact) -> str:
     match fact:
         case ev.RestoreFailed(model=model, message=message, next_try_s=next_try_s):
             after = f" Trying again in {duration(next_try_s)}." if next_try_s is not None else ""
-            return f"{model} could not be brought back: {message}{after}"
+            return f"{model} could not be brought back: {reason_of(model, message)}{after}"
         case ev.ModelLoaded(model=model, took_s=took_s, size_bytes=n_bytes, client=client):
             whom = f" for {client}" if client else ""
             takes = f" It takes {size(n_bytes)}." if n_bytes else ""
@@ -178,7 +183,7 @@ def _other_sentence(fact: ev.Fact) -> str:
             freed = f" {size(n_bytes)} freed." if n_bytes else ""
             return f"{model} unloaded{why}.{freed}"
         case ev.LoadRefused(model=model, message=message):
-            return f"{model} could not be loaded: {message}"
+            return f"{model} could not be loaded: {reason_of(model, message)}"
         case ev.AnswersEnded(count=n, client=client, waited_s=waited_s):
             whose = f" to {client}" if client else ""
             return f"{count(n, 'answer')}{whose} ended: still writing after {duration(waited_s)}."

@@ -155,11 +155,12 @@ class WindowOpener:
         return WindowShown(way=WindowWay.ADDRESS, url=url, failures=tuple(failures))
 
     def _ways_here(self) -> Sequence[Way]:
-        if self._ways is None:
-            from tray_valet.desktop.window_ways import ways_of_this_system
+        """Looked at anew each time: the valet may outlive a desktop session."""
+        if self._ways is not None:
+            return self._ways
+        from tray_valet.desktop.window_ways import ways_of_this_system
 
-            self._ways = ways_of_this_system(self._environ, self._scratch_dir)
-        return self._ways
+        return ways_of_this_system(self._environ, self._scratch_dir)
 
     def _note_failure(self, kind: WindowWay, why: str) -> None:
         if self._failed.get(kind) != why:

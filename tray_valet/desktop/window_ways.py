@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tray_valet.desktop.child_tie import system_child_tie
+from tray_valet.desktop.display import is_display_there
 from tray_valet.desktop.window_child import WindowChild, start_child
 from tray_valet.desktop.window_opener import OpenWindow, Way, WindowFailed, WindowPage, WindowWay
 from tray_valet.desktop.window_ticket import address_for_argv
@@ -52,8 +53,8 @@ _WINDOWS_BROWSERS = (
 
 
 def ways_of_this_system(environ: Mapping[str, str], scratch_dir: Path) -> list[Way]:
-    """The ways in the order to try them; none without a display."""
-    if not has_display(environ):
+    """The ways in the order to try them; none without a display that answers."""
+    if not is_display_there(environ):
         return []
     ways: list[Way] = []
     if _has_own_toolkit():
@@ -67,13 +68,6 @@ def ways_of_this_system(environ: Mapping[str, str], scratch_dir: Path) -> list[W
     ways.extend(AppBrowserWay(path, environ, scratch_dir) for path in find_app_browsers(environ)[:2])
     ways.append(BrowserWay(scratch_dir))
     return ways
-
-
-def has_display(environ: Mapping[str, str]) -> bool:
-    """Whether a window could be seen at all."""
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
 class WebViewWay:

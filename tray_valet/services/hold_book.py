@@ -56,10 +56,11 @@ class HoldBook:
         return candidate
 
     def place(self, hold: Hold) -> None:
-        """Place a hold; one that is there already takes over the newer cause, silently."""
-        is_new = not self.is_active(hold.id)
+        """Place a hold; one that is there already takes over the newer cause, silently unless it ends at
+        another time now."""
+        before = next((h for h in self.holds.active if h.id == hold.id), None)
         self.holds = rules.place(self.holds, hold)
-        if is_new:
+        if before is None or not rules.has_same_end(before, hold):
             self._record(ev.HoldPlaced(hold=hold))
         self._note()  # also when it took over: it may end at another time now
 

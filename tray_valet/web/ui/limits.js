@@ -157,7 +157,8 @@ export class Limits {
   }
 
   #refuse(name, why) {
-    const { input, errors, shown } = this.#fields.get(name);
+    const { input, errors, shown, group } = this.#fields.get(name);
+    this.#say(group, "");
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-errormessage", `${name}-error`);
     const line = errorLine(`${why} Still ${shown(this.#stored[name])}.`, `${name}-error`);
