@@ -192,6 +192,21 @@ async def test_a_restore_that_fails_once_is_tried_again_and_one_that_cannot_work
         assert house.journal.missing == ()
 
 
+async def test_one_model_that_fails_does_not_hold_up_the_others(house: House, provider: FakeProvider) -> None:
+    provider.put("a")
+    provider.put("b")
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        provider.load_errors = [LoadFailed("out of memory")]
+        house.holds.end(hold.id)
+        await house.reaches(State.RUNNING, within_s=10)
+        loads = [name for what, name in provider.calls if what == "load"]
+        assert loads == ["a", "b", "a"], "the failed one is tried again after the rest"
+        assert set(provider.loaded) == {"a", "b"}
+        assert not house.seen(ev.LoadRefused), "said once, as a restore that failed"
+
+
 async def test_models_that_do_not_fit_wait_for_room_and_a_manual_resume_tries_all_the_same(
     house: House, provider: FakeProvider
 ) -> None:

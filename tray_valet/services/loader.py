@@ -129,7 +129,8 @@ class Loader:
             loaded = await slot.provider.load(request)
         except ValetError as error:
             self._fleet.note(slot, ConditionType.LOAD_FAILED, f"{request.model}: {error}")
-            self._record(ev.LoadRefused(model=request.model, message=str(error)))
+            if makes_room:  # a restore says itself what failed, and what comes next
+                self._record(ev.LoadRefused(model=request.model, message=str(error)))
             raise
         self._fleet.clear(slot, ConditionType.LOAD_FAILED)
         self.touch(ref)

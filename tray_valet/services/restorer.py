@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from enum import Enum, auto
 
 from tray_valet.core import events as ev
 from tray_valet.core.errors import EngineMissing, Paused, ProviderUnreachable, UnknownModel, ValetError
@@ -23,10 +24,15 @@ from tray_valet.services.journal_book import JournalBook
 from tray_valet.services.loader import Loader
 
 _LOG = logging.getLogger(__name__)
-_TRIES = 3
-_RETRY_S = (2.0, 10.0)
+_RETRY_S = (2.0, 10.0)  # between the three tries
 _VRAM_RESERVE_BYTES = 256 * MIB
 _RAM_RESERVE_BYTES = 512 * MIB
+
+
+class _Outcome(Enum):
+    BACK = auto()
+    AGAIN = auto()  # it failed, and may work later
+    LEFT = auto()  # it waits in the journal, or was given up
 
 
 class Restorer:
@@ -91,12 +97,16 @@ class Restorer:
         started_s = self._clock.monotonic_s()
         self.restored_count = 0
         back: list[ModelRef] = []
+        todo = self.missing
         try:
-            for entry in self.missing:
-                self.restoring = entry.model
-                if await self._restore_one(entry):
-                    back.append(entry.ref)
-                self.restored_count += 1
+            for retry_s in (*_RETRY_S, None):
+                outcomes = [(entry, await self._restore_one(entry, retry_s)) for entry in todo]
+                back += [entry.ref for entry, outcome in outcomes if outcome is _Outcome.BACK]
+                # What failed waits until the others are back: one bad model holds up nobody.
+                todo = tuple(entry for entry, outcome in outcomes if outcome is _Outcome.AGAIN)
+                if not todo or retry_s is None:
+                    break
+                await asyncio.sleep(retry_s)
         finally:
             self.restoring = ""
         await self._journal.finish_restore({*back, *self._given_up}, self._owned())
@@ -116,33 +126,29 @@ class Restorer:
             if slot.provider.kind is ProviderKind.LLAMA_SERVER
         )
 
-    async def _restore_one(self, entry: JournalEntry) -> bool:
-        for attempt in range(_TRIES):
-            slot = self._fleet.slots.get(entry.provider)
-            if slot is None:
-                return False  # the settings have changed meanwhile
-            try:
-                await self._loader.ensure(slot, _request(entry), makes_room=False)
-            except Paused:
-                return False  # a pause begins: the journal stays as it is
-            except ProviderUnreachable as error:
-                _LOG.warning("%s does not answer; %s waits in the journal", slot.name, entry.model)
-                self._fleet.note(slot, ConditionType.UNREACHABLE, str(error))
-                await asyncio.sleep(1.0)  # the fleet's looks decide whether it is down
-                return False
-            except (UnknownModel, EngineMissing) as error:
+    async def _restore_one(self, entry: JournalEntry, retry_s: float | None) -> _Outcome:
+        """Try to bring one model back; `retry_s` until the next try, None: this is the last."""
+        slot = self._fleet.slots.get(entry.provider)
+        if slot is None:
+            return _Outcome.LEFT  # the settings have changed meanwhile
+        self.restoring = entry.model
+        try:
+            await self._loader.ensure(slot, _request(entry), makes_room=False)
+        except Paused:
+            return _Outcome.LEFT  # a pause begins: the journal stays as it is
+        except ProviderUnreachable as error:
+            _LOG.warning("%s does not answer; %s waits in the journal", slot.name, entry.model)
+            self._fleet.note(slot, ConditionType.UNREACHABLE, str(error))
+            await asyncio.sleep(1.0)  # the fleet's looks decide whether it is down
+            return _Outcome.LEFT
+        except ValetError as error:
+            if retry_s is None or isinstance(error, UnknownModel | EngineMissing):
                 self._give_up(slot, entry, error)
-                return False
-            except ValetError as error:
-                if attempt + 1 == _TRIES:
-                    self._give_up(slot, entry, error)
-                    return False
-                wait_s = _RETRY_S[attempt]
-                self._record(ev.RestoreFailed(model=entry.model, message=error.message, next_try_s=wait_s))
-                await asyncio.sleep(wait_s)
-            else:
-                return True
-        return False
+                return _Outcome.LEFT
+            self._record(ev.RestoreFailed(model=entry.model, message=error.message, next_try_s=retry_s))
+            return _Outcome.AGAIN
+        self.restored_count += 1
+        return _Outcome.BACK
 
     def _give_up(self, slot: Slot, entry: JournalEntry, error: ValetError) -> None:
         self._given_up.add(entry.ref)
