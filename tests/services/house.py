@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings, ModelsSettings, Settings
+from tray_valet.core.dialects import OPERATIONS
 from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.holds import GameCause, Hold, HoldKind
 from tray_valet.core.metrics import GpuSample, HostSample, MachineSample
@@ -69,6 +70,7 @@ class FakeProvider:
     endpoint = "http://127.0.0.1:1"
     is_local = True
     can_unload = True
+    paths = frozenset(OPERATIONS)
 
     def canonical(self, model: str) -> str:
         return model
@@ -135,7 +137,7 @@ class FakeProvider:
     def upstream(self, model: str) -> Upstream:
         return Upstream(base_url="http://127.0.0.1:1", model=model)
 
-    def touch(self, model: str) -> None:
+    def touch(self, model: str, ttl_s: float | None = None) -> None:
         pass
 
     def log_tail(self, model: str) -> tuple[str, ...]:

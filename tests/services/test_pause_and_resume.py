@@ -10,6 +10,7 @@ import pytest
 
 from tests.services.house import GB, FakeProvider, House, machine
 from tray_valet.core import events as ev
+from tray_valet.core.commands import Wish
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import CannotKill, LoadFailed, Paused
 from tray_valet.core.holds import Hold, HoldKind, UserCause
@@ -280,7 +281,7 @@ async def test_a_load_in_progress_is_given_up_for_a_game_and_whoever_waits_is_to
     async with house.running():
 
         async def ask() -> None:
-            async with house.dispatcher.admit("a"):
+            async with house.dispatcher.admit(Wish(model="a")):
                 raise AssertionError("admitted during a game")
 
         asking = asyncio.create_task(ask())
@@ -296,7 +297,7 @@ async def test_concurrent_cold_requests_share_one_load(house: House, provider: F
     provider.load_s = 0.1
 
     async def ask() -> str:
-        async with house.dispatcher.admit("a") as lease:
+        async with house.dispatcher.admit(Wish(model="a")) as lease:
             return lease.upstream.model
 
     async with house.running():

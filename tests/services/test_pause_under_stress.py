@@ -11,6 +11,7 @@ import pytest
 
 from tests.services.house import GB, FakeProvider, House
 from tray_valet.core import events as ev
+from tray_valet.core.commands import Wish
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import Paused
 from tray_valet.core.holds import Hold, HoldKind, PressureCause, UserCause
@@ -114,7 +115,7 @@ async def test_requests_for_a_provider_that_answers_do_not_wait_for_one_that_han
         hung.thawed.clear()
         for slot in house.fleet.slots.values():
             slot.installed_at_s = -1000.0  # the lists are old
-        async with asyncio.timeout(1), house.dispatcher.admit("a") as lease:
+        async with asyncio.timeout(1), house.dispatcher.admit(Wish(model="a")) as lease:
             assert lease.ref == ModelRef("fake", "a")
 
 
@@ -221,7 +222,7 @@ async def test_force_does_not_wait_for_an_eviction_that_is_under_way(
     slow = EvictionSettings(drain_seconds=60, kill_after_seconds=60, confirm_seconds=1)
     house = House(tmp_path, provider, slow)
     provider.put("a")
-    async with house.running(), house.dispatcher.admit("a"):
+    async with house.running(), house.dispatcher.admit(Wish(model="a")):
         house.game()
         await asyncio.sleep(0.2)
         assert house.watchdog.state is State.PAUSING
@@ -401,7 +402,7 @@ async def test_a_pause_that_ends_during_the_drain_cuts_no_answer_and_delays_no_r
     polite = EvictionSettings(drain_seconds=60, kill_after_seconds=60, confirm_seconds=1)
     house = House(tmp_path, provider, polite)
     provider.put("a")
-    async with house.running(), house.dispatcher.admit("a") as lease:
+    async with house.running(), house.dispatcher.admit(Wish(model="a")) as lease:
         hold = house.game()
         await asyncio.sleep(0.2)
         house.holds.end(hold.id)

@@ -7,7 +7,7 @@ Facts go through the real activity, so that followers fold as they do in the pro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 
 from tray_valet.core import events as ev
 from tray_valet.core import holds as hold_rules
-from tray_valet.core.commands import CatalogEntry, KnownGame, RecordedFact
+from tray_valet.core.commands import NOTHING_FAILED, CatalogEntry, KnownGame, Overrides, RecordedFact, Wish
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import read_change
 from tray_valet.core.config_layers import build_settings
@@ -67,18 +67,23 @@ class FakeLease:
     def __init__(self, ref: ModelRef, upstream: Upstream) -> None:
         self.ref = ref
         self.upstream = upstream
+        self.overrides: Overrides | None = None
         self.reason = "“" + str(ref) + "” is loaded"
+        self.has_next = False
+        self.queue_s = 0.0
+        self.load_s = 0.0
         self.revoked_by: ValetError | None = None
-        self._revoked = asyncio.Event()
+        self._on_revoked: Callable[[ValetError], None] | None = None
 
     def revoke(self, error: ValetError) -> None:
         self.revoked_by = error
-        self._revoked.set()
+        if self._on_revoked is not None:
+            self._on_revoked(error)
 
-    async def wait_revoked(self) -> ValetError:
-        await self._revoked.wait()
-        assert self.revoked_by is not None
-        return self.revoked_by
+    def when_revoked(self, call: Callable[[ValetError], None]) -> None:
+        self._on_revoked = call
+        if self.revoked_by is not None:
+            call(self.revoked_by)
 
 
 class FakeValet:
@@ -287,9 +292,11 @@ class FakeValet:
         return self.settings
 
     @asynccontextmanager
-    async def admit(self, model: str, *, client: str = "") -> AsyncIterator[FakeLease]:
-        self._called("admit", model=model, client=client)
-        name = self._canonical(model)
+    async def admit(
+        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
+    ) -> AsyncIterator[FakeLease]:
+        self._called("admit", model=wish.model, client=wish.client)
+        name = self._canonical(wish.model)
         if hold_rules.in_effect(self.holds):
             raise Paused(f"The models are set aside: {self.last_reason}.", retry_after_s=42.0)
         if self.admitting is not None:

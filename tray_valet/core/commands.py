@@ -7,20 +7,25 @@ raise; bounded waits that run out return the state as it is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import msgspec
 
 from tray_valet.core.config import Settings
+from tray_valet.core.config_providers import Priority
+from tray_valet.core.dialects import CHAT
 from tray_valet.core.errors import ValetError
 from tray_valet.core.events import Fact
 from tray_valet.core.holds import Hold
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import InstalledModel, LoadedModel, ModelRef, Upstream
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
+from tray_valet.core.traffic import Exchanged, TrafficReport
 from tray_valet.core.watchdog import State
+
+NOTHING_FAILED: Mapping[ModelRef, ValetError] = {}
 
 
 class KnownGame(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +59,56 @@ class RecordedFact(msgspec.Struct, frozen=True, kw_only=True):
     fact: Fact
 
 
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that the router serves, and how it is.
+
+    `status`: off, starting, loading, ready, stopping, crashed or failed, as in the seeds. `error`: why it crashed or failed, one plain sentence; `retry_in_s`: seconds until it is started again
+    by itself, None = it is not.
+    """
+
+    name: str  # as the catalog calls it
+    ref: ModelRef
+    status: str
+    port: int | None = None  # where its own runner listens
+    size_bytes: int = 0
+    vram_bytes: int = 0
+    load_s: float | None = None  # how long the last load took
+    error: str = ""
+    attempts: int = 0  # starts that failed, or that crashed, in a row
+    retry_in_s: float | None = None
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's waiting line."""
+
+    ref: ModelRef
+    waiting: int = 0
+    in_flight: int = 0
+    slots: int | None = None  # None = no limit of ours
+    admitted_total: int = 0
+    finished_total: int = 0
+    rejected_total: int = 0  # the line was full, or the wait too long
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's request, as far as choosing a model for it goes."""
+
+    model: str  # as the client says it: a model, `provider/model` or an alias
+    path: str = CHAT  # of `core.dialects`: only providers that serve it are candidates
+    client: str = ""  # the name of its key; "" without keys
+    priority: Priority | None = None  # None = as the route says, else normal
+    context_length: int | None = None  # tokens that the request itself asks for (Ollama's `num_ctx`)
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route changes in a request. `keep_alive_s`: `math.inf` = for ever, None = no change."""
+
+    set: dict[str, Any] = {}
+    strip: tuple[str, ...] = ()
+    context_length: int | None = None  # tokens
+    keep_alive_s: float | None = None
+
+
 class Lease(Protocol):
     """A request's right to a ready model, for as long as it is in flight."""
 
@@ -64,8 +119,28 @@ class Lease(Protocol):
     def upstream(self) -> Upstream: ...
 
     @property
+    def overrides(self) -> Overrides | None:
+        """What the route changes in the request; None = nothing."""
+        ...
+
+    @property
     def reason(self) -> str:
         """Why this candidate: for `X-Valet-Reason`."""
+        ...
+
+    @property
+    def has_next(self) -> bool:
+        """Whether another candidate may be asked should this one fail before its first byte."""
+        ...
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds that the request waited at the gate and for its turn."""
+        ...
+
+    @property
+    def load_s(self) -> float:
+        """Seconds that it waited for the model to be loaded."""
         ...
 
     @property
@@ -73,8 +148,8 @@ class Lease(Protocol):
         """Why the request must end now (a game started), or None."""
         ...
 
-    async def wait_revoked(self) -> ValetError:
-        """Wait until the request must end, and say why."""
+    def when_revoked(self, call: Callable[[ValetError], None]) -> None:
+        """Have `call` called on the loop when the request must end; at once if that is so already."""
         ...
 
 
@@ -168,11 +243,38 @@ class Valet(Protocol):
         """What the router serves, aliases first."""
         ...
 
-    def admit(self, model: str, *, client: str = "") -> AbstractAsyncContextManager[Lease]:
-        """Admit a request: `async with valet.admit("llama3") as lease`. Loads the model when it must.
+    def admit(
+        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Admit a request: `async with valet.admit(wish) as lease`. Waits for its turn and loads the model
+        when it must; a candidate that cannot serve gives way to the next.
 
-        Raises Paused (with retry_after_s), UnknownModel, LoadFailed, ProviderUnreachable, VramExhausted.
+        `failed`: candidates that were asked for this request already, and how they failed; they are left
+        out, and when none is left the last one's error is raised. Raises Paused (with retry_after_s),
+        QueueFull, TimedOut, UnknownModel, NotSupported (the path), LoadFailed, ProviderUnreachable,
+        VramExhausted.
         """
+        ...
+
+    def model_states(self) -> tuple[ModelState, ...]:
+        """Every model that the router serves (aliases left out), with what is the matter with it."""
+        ...
+
+    async def reset_model(self, model: str) -> ModelState:
+        """Forget that a model failed or crashed, so that the next request starts it anew. Raises
+        UnknownModel."""
+        ...
+
+    def queues(self) -> tuple[QueueState, ...]:
+        """The waiting lines of models that were asked for; bounded, whatever names clients send."""
+        ...
+
+    def traffic(self) -> TrafficReport:
+        """What passed through the router: totals since the start, figures over the last 1,000 requests."""
+        ...
+
+    def note_exchange(self, record: Exchanged) -> None:
+        """Take down how a request ended. Quick: it is called for every one."""
         ...
 
     def request_quit(self) -> None:

@@ -57,6 +57,9 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     ttl_left_s: float | None = None  # seconds until the provider unloads it by itself; None = never
     needs_gpu: bool = True  # False: `cpu_only`, goes on serving during a game
     pid: int | None = None  # its runner, where it is our own child
+    slots: int | None = (
+        None  # requests it works on at once; None = the provider doesn't say: no limit of ours
+    )
     digest: str = ""
 
 
@@ -80,12 +83,14 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A wish to have a model in memory.
 
     `context_length` in tokens, None = the provider's own default. `ttl_s` in seconds, None = the
-    provider's own default, `math.inf` = for ever.
+    provider's own default, `math.inf` = for ever. `is_in_background`: something else has the machine now
+    (a game): a runner on the CPU gets few threads and idle priority.
     """
 
     model: str
     context_length: int | None = None
     ttl_s: float | None = None
+    is_in_background: bool = False
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,11 +102,17 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the router sends a request for a model: base address without `/v1`, headers, name there."""
+    """Where the router sends a request for a model: base address without `/v1`, headers, name there.
+
+    `streams_whole`: it notices that a caller has left only while it streams, so it is always asked to
+    stream, and a whole answer is put together from that.
+    """
 
     base_url: str
     model: str
     headers: dict[str, str] = {}
+    kind: ProviderKind = ProviderKind.OPENAI
+    streams_whole: bool = False
 
 
 class ConditionType(StrEnum):

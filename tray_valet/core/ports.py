@@ -55,6 +55,11 @@ class Provider(Protocol):
         """Whether it can be told to unload; if not, its gate is closed during a pause, and that is all."""
         ...
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """The router's paths (`core.dialects`) that it serves."""
+        ...
+
     def canonical(self, model: str) -> str:
         """The one spelling of a model's name here (`llama3` → `llama3:latest` at Ollama)."""
         ...
@@ -94,9 +99,10 @@ class Provider(Protocol):
         """Where requests for a *loaded* model go. Raises UnknownModel."""
         ...
 
-    def touch(self, model: str) -> None:
-        """Note that the model was used just now, so that its idle time starts again. Providers that
-        see every request themselves have nothing to do."""
+    def touch(self, model: str, ttl_s: float | None = None) -> None:
+        """Note that the model was used just now, so that its idle time starts again; `ttl_s` (seconds,
+        `math.inf` = for ever) is how long that is from now on, None = as before. Providers that see every
+        request themselves have nothing to do."""
         ...
 
     def log_tail(self, model: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
+from tray_valet.core.dialects import LLAMA_SERVER_PATHS
 from tray_valet.core.engines import Engine
 from tray_valet.core.errors import LoadFailed, UnknownModel
 from tray_valet.core.models import (
@@ -120,6 +121,11 @@ class LlamaServerProvider:
         """True: its runners are our children."""
         return True
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """What of the router's paths it serves."""
+        return LLAMA_SERVER_PATHS
+
     def canonical(self, model: str) -> str:
         """The name as it is: aliases are exact."""
         return model
@@ -167,7 +173,13 @@ class LlamaServerProvider:
         slot = self._slots.get(model)
         if slot is None or slot.runner is None or not slot.is_ready:
             raise UnknownModel(f"{model} is not loaded at {self._name}.", param="model")
-        return Upstream(base_url=slot.runner.base_url, model=model, headers=slot.runner.headers)
+        return Upstream(
+            base_url=slot.runner.base_url,
+            model=model,
+            headers=slot.runner.headers,
+            kind=ProviderKind.LLAMA_SERVER,
+            streams_whole=True,
+        )
 
     def log_tail(self, model: str) -> tuple[str, ...]:
         """The last 200 lines of its runner, also after a crash; () if it never had one."""
@@ -202,10 +214,11 @@ class LlamaServerProvider:
         slot.used_at_s = self._clock.monotonic_s()
         return self._described(slot)
 
-    def touch(self, model: str) -> None:
-        """Count its time to live anew, since it was used now."""
+    def touch(self, model: str, ttl_s: float | None = None) -> None:
+        """Count its time to live anew, since it was used now; take a new one if one is given."""
         if slot := self._slots.get(model):
             slot.used_at_s = self._clock.monotonic_s()
+            slot.ttl_s = slot.ttl_s if ttl_s is None else ttl_s
 
     async def unload(self, model: str) -> None:
         """End its runner: SIGTERM, after 2 s SIGKILL; a load in progress is given up. Raises CannotKill."""
@@ -284,6 +297,7 @@ class LlamaServerProvider:
             ttl_left_s=slot.ttl_left_s(self._clock.monotonic_s()),
             needs_gpu=slot.definition is None or not slot.definition.cpu_only,
             pid=slot.runner.pid if slot.runner else None,
+            slots=max(1, slot.runner.properties.total_slots) if slot.runner else None,
         )
 
 

@@ -20,6 +20,7 @@ import httpx
 import msgspec
 
 from tray_valet.core.addresses import is_loopback_host, split_url
+from tray_valet.core.dialects import OLLAMA_PATHS
 from tray_valet.core.errors import (
     CannotKill,
     InvalidValue,
@@ -122,6 +123,11 @@ class OllamaProvider:
         """Yes."""
         return True
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """What of the router's paths it serves."""
+        return OLLAMA_PATHS
+
     def canonical(self, model: str) -> str:
         """Spell a name as Ollama does: tag added, other registries' paths kept, case as it is there."""
         return self._catalogue.spelled(model)
@@ -131,9 +137,9 @@ class OllamaProvider:
         name = self.canonical(model)
         if name not in self._loaded and not self._catalogue.has(name) and not self._catalogue.is_cloud(name):
             raise UnknownModel(f"Ollama has no model {name}.", remedy=f"Pull it: tray-valet pull {name}.")
-        return Upstream(base_url=self._endpoint, model=name, headers=self._headers)
+        return Upstream(base_url=self._endpoint, model=name, headers=self._headers, kind=ProviderKind.OLLAMA)
 
-    def touch(self, model: str) -> None:
+    def touch(self, model: str, ttl_s: float | None = None) -> None:
         """Nothing to do: Ollama sees every request itself."""
 
     def log_tail(self, model: str) -> tuple[str, ...]:

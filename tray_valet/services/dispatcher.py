@@ -7,9 +7,10 @@ Must not: move bytes (`web/router_proxy.py` does) or decide that there is a paus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from tray_valet.core.commands import NOTHING_FAILED, Overrides, Wish
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import WhenPaused
 from tray_valet.core.errors import NotFound, Paused, UnknownModel, ValetError
@@ -25,21 +26,26 @@ class ActiveLease:
     def __init__(self, ref: ModelRef, upstream: Upstream, reason: str, client: str) -> None:
         self.ref = ref
         self.upstream = upstream
+        self.overrides: Overrides | None = None
         self.reason = reason
         self.client = client
-        self._revoked: asyncio.Future[ValetError] = asyncio.get_running_loop().create_future()
+        self.has_next = False
+        self.queue_s = 0.0
+        self.load_s = 0.0
+        self.revoked_by: ValetError | None = None
+        self._on_revoked: Callable[[ValetError], None] | None = None
 
-    @property
-    def revoked_by(self) -> ValetError | None:
-        return self._revoked.result() if self._revoked.done() else None
-
-    async def wait_revoked(self) -> ValetError:
-        return await asyncio.shield(self._revoked)
+    def when_revoked(self, call: Callable[[ValetError], None]) -> None:
+        self._on_revoked = call
+        if self.revoked_by is not None:
+            call(self.revoked_by)
 
     def revoke(self, why: ValetError) -> None:
         """Tell the request that it must end now."""
-        if not self._revoked.done():
-            self._revoked.set_result(why)
+        if self.revoked_by is None:
+            self.revoked_by = why
+            if self._on_revoked is not None:
+                self._on_revoked(why)
 
 
 class Dispatcher:
@@ -111,9 +117,12 @@ class Dispatcher:
     # -- admission -----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def admit(self, model: str, client: str = "") -> AsyncIterator[ActiveLease]:
+    async def admit(
+        self, wish: Wish, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
+    ) -> AsyncIterator[ActiveLease]:
         """Admit a request for a model or alias, or raise why not; see `core.commands.Valet.admit`."""
-        slot, name, reason = await self._choose(model)
+        client = wish.client
+        slot, name, reason = await self._choose(wish.model)
         ref = ModelRef(slot.name, name)
         assert self.loader is not None
         await self.loader.ensure(slot, self._request_for(ref), client=client)

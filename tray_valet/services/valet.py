@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from tray_valet.core.commands import CatalogEntry, KnownGame, RecordedFact
+from tray_valet.core.commands import NOTHING_FAILED, CatalogEntry, KnownGame, RecordedFact, Wish
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import check_api_change
-from tray_valet.core.errors import GameRunning, InvalidValue, Refused
+from tray_valet.core.errors import GameRunning, InvalidValue, Refused, ValetError
 from tray_valet.core.events import ModelUnloaded
 from tray_valet.core.holds import Cause, Hold, HoldKind, ProgramCause, UserCause
 from tray_valet.core.holds import find as find_hold
@@ -283,8 +283,10 @@ class ValetService:
             return tuple(self._fleet.slots.values())
         return (self._fleet.slot(provider),)
 
-    def admit(self, model: str, *, client: str = "") -> AbstractAsyncContextManager[ActiveLease]:
-        return self._dispatcher.admit(model, client)
+    def admit(
+        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
+    ) -> AbstractAsyncContextManager[ActiveLease]:
+        return self._dispatcher.admit(wish, failed)
 
     # -- settings and the end ------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tray_valet.core.commands import CatalogEntry, Valet
+from tray_valet.core.commands import CatalogEntry, Valet, Wish
 from tray_valet.core.errors import InvalidJson, InvalidValue, UnknownModel, ValetError
 from tray_valet.core.models import check_model_name
 from tray_valet.web.bodies import ClientGoneError
@@ -103,7 +103,7 @@ class RouterApi:
         self, scope: Scope, fields: dict[str, msgspec.Raw], name: str, send: Send, ends: Ends
     ) -> None:
         try:
-            async with self._valet.admit(name, client=scope.get(CLIENT_KEY, "")) as lease:
+            async with self._valet.admit(Wish(model=name, client=scope.get(CLIENT_KEY, ""))) as lease:
                 fields["model"] = msgspec.Raw(_encode(lease.upstream.model))
                 exchange = Exchange(
                     self._client,

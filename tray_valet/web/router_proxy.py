@@ -98,7 +98,7 @@ class Exchange:
         self._send = send
         self._ends = ends
         self._silence_timeout_s = silence_timeout_s
-        self._revoked = asyncio.create_task(lease.wait_revoked(), name="router: lease revoked")
+        self._revoked = asyncio.create_task(_revocation(lease), name="router: lease revoked")
         self._is_event_stream = False
         self._is_started = False
         self._events = WholeEvents()
@@ -232,6 +232,12 @@ class Exchange:
             raise self._revoked.result()
         if self._ends.closing.done():
             raise shutting_down()
+
+
+async def _revocation(lease: Lease) -> ValetError:
+    revoked: asyncio.Future[ValetError] = asyncio.get_running_loop().create_future()
+    lease.when_revoked(lambda why: None if revoked.done() else revoked.set_result(why))
+    return await revoked
 
 
 def valet_headers(lease: Lease) -> _Headers:
