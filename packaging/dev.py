@@ -26,7 +26,7 @@ EXE = ".exe" if os.name == "nt" else ""
 VENV_PYTHON = BIN / f"python{EXE}"
 VALET = BIN / f"tray-valet{EXE}"
 STAMP = VENV / ".dev-setup"
-EXTRAS = ("dev", "engine")
+EXTRAS = ("engine", "speed", "dev")
 OLDEST_PYTHON = (3, 11)
 PYTHON_NAMES = ("python3.13", "python3.12", "python3.11", "python3.14")
 
