@@ -1,0 +1,75 @@
+"""Keys in the keyring, else in a file of the user's own."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import keyring
+import keyring.backend
+import keyring.backends.fail
+import pytest
+
+from tray_valet.desktop.secret_keeper import SecretKeeper
+from tray_valet.desktop.secrets import Secrets
+
+
+class _InMemory(keyring.backend.KeyringBackend):
+    priority = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[tuple[str, str], str] = {}
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.kept[service, username] = password
+
+
+@pytest.fixture(autouse=True)
+def backend() -> Iterator[None]:
+    before = keyring.get_keyring()
+    keyring.set_keyring(keyring.backends.fail.Keyring())
+    yield
+    keyring.set_keyring(before)
+
+
+def test_without_a_keyring_a_key_is_in_a_file_that_only_the_user_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "secrets.json"
+    keeper = SecretKeeper(file)
+    assert keeper.read("a") is None
+    keeper.keep("a", "one")
+    keeper.keep("b", "two")
+    keeper.keep("a", "three")
+    assert json.loads(file.read_text()) == {"a": "three", "b": "two"}
+    assert keeper.read("a") == "three"
+    if os.name == "posix":
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert not list(file.parent.glob("*.tmp"))
+
+
+def test_with_a_keyring_there_is_no_file(tmp_path: Path) -> None:
+    backend = _InMemory()
+    keyring.set_keyring(backend)
+    keeper = SecretKeeper(tmp_path / "secrets.json")
+    keeper.keep("a", "one")
+    assert (keeper.read("a"), backend.kept) == ("one", {("tray-valet", "a"): "one"})
+    assert not (tmp_path / "secrets.json").exists()
+
+
+def test_what_is_kept_is_found_by_those_who_need_it(tmp_path: Path) -> None:
+    SecretKeeper(tmp_path / "secrets.json").keep("a", "one")
+    secrets = Secrets(tmp_path / "secrets.json")
+    asyncio.run(secrets.warm(["a"]))
+    assert secrets.get("a") == "one"
+
+
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text("{")
+    keeper = SecretKeeper(tmp_path / "secrets.json")
+    assert keeper.read("a") is None
+    keeper.keep("a", "one")
+    assert keeper.read("a") == "one"
