@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings, ModelsSettings, Settings
 from tray_valet.core.dialects import OPERATIONS
-from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.downloads import PullProgress
+from tray_valet.core.errors import NotSupported, ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.holds import GameCause, Hold, HoldKind
+from tray_valet.core.memory_forecast import MemoryNeed
 from tray_valet.core.metrics import GpuSample, HostSample, MachineSample
 from tray_valet.core.models import (
     InstalledModel,
@@ -32,6 +34,7 @@ from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.memory_probe import MemoryProbe
+from tray_valet.services.reload_fights import ReloadFights
 from tray_valet.services.restorer import Restorer
 from tray_valet.services.watchdog import Watchdog
 
@@ -64,12 +67,16 @@ class FakeProvider:
         self.memory_bytes = 0
         self.size_bytes = 4 * GB
         self.cpu_only: frozenset[str] = frozenset()
+        self.slots: int | None = None
+        self.touches: list[tuple[str, float | None]] = []
+        self.memory_needs: dict[str, MemoryNeed] = {}
 
     name = property(lambda self: self._name)
     kind = ProviderKind.OLLAMA
     endpoint = "http://127.0.0.1:1"
     is_local = True
     can_unload = True
+    can_pull = False
     paths = frozenset(OPERATIONS)
 
     def canonical(self, model: str) -> str:
@@ -88,6 +95,8 @@ class FakeProvider:
     async def load(self, request: LoadRequest) -> LoadedModel:
         self.calls.append(("load", request.model))
         self.requests.append(request)
+        if self.is_away:
+            raise ProviderUnreachable("Nothing answers.")
         if request.model not in self.models:
             raise UnknownModel(f"no {request.model}")
         if self.load_errors:
@@ -105,6 +114,7 @@ class FakeProvider:
             context_length=context_length,
             ttl_left_s=ttl_left_s,
             needs_gpu=model not in self.cpu_only,
+            slots=self.slots,
         )
 
     async def unload(self, model: str) -> None:
@@ -135,10 +145,28 @@ class FakeProvider:
         return (self.runner,) if self.memory_bytes and not self.is_away else ()
 
     def upstream(self, model: str) -> Upstream:
-        return Upstream(base_url="http://127.0.0.1:1", model=model)
+        return Upstream(base_url="http://127.0.0.1:1", model=model, kind=self.kind)
 
     def touch(self, model: str, ttl_s: float | None = None) -> None:
+        self.touches.append((model, ttl_s))
+
+    def yield_cpu(self, is_yielding: bool) -> None:
+        self.calls.append(("yield_cpu", str(is_yielding)))
+
+    async def needs(self, request: LoadRequest) -> MemoryNeed | None:
+        return self.memory_needs.get(request.model)
+
+    def look_afresh(self) -> None:
         pass
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        raise NotSupported("It has no downloads.")
+
+    async def delete(self, model: str) -> None:
+        raise NotSupported("It deletes nothing.")
+
+    async def models_folder(self) -> str | None:
+        return None
 
     def log_tail(self, model: str) -> tuple[str, ...]:
         return ()
@@ -173,6 +201,9 @@ class FakeTable:
     def listening_on(self, port: int) -> ProcessIdentity | None:
         return None
 
+    def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
+        return ()
+
     def terminate(self, identity: ProcessIdentity) -> None: ...
 
     def kill(self, identity: ProcessIdentity) -> None: ...
@@ -197,15 +228,16 @@ class House:
         self.facts: list[ev.Fact] = []
         self.sample: MachineSample | None = None
         self.holds = HoldBook(clock, self.table, self.facts.append, lambda: self.watchdog.wake())
-        self.fleet = Fleet(clock, self.facts.append, lambda: self.watchdog.wake())
+        self.fleet = Fleet(clock, self.facts.append, self._on_fleet_change)
         self.journal = JournalBook(state_dir / "journal.json", clock, write_atomically, self.facts.append)
-        settings = Settings(eviction=eviction)
+        self.settings = Settings(eviction=eviction)
         self.dispatcher = Dispatcher(
             self.fleet,
             clock,
-            lambda: settings,
+            lambda: self.settings,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
+            lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
         )
         self.loader = Loader(
             self.fleet,
@@ -227,17 +259,23 @@ class House:
             lambda: eviction,
         )
         self.restorer = Restorer(self.fleet, self.loader, self.journal, clock, self.facts.append)
+        self.fights = ReloadFights(self.fleet, self.table, clock, self.facts.append, lambda: None)
         self.watchdog = Watchdog(
             clock,
             self.holds,
             self.fleet,
             self.evictor,
             self.restorer,
+            self.fights,
             self.facts.append,
             lambda: self.sample,
             self.dispatcher.gate_changed,
         )
         self.clock = clock
+
+    def _on_fleet_change(self) -> None:
+        self.dispatcher.fleet_changed()
+        self.watchdog.wake()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[House]:
@@ -246,13 +284,25 @@ class House:
         await self.fleet.replace(self.providers)
         await self.fleet.refresh()
         await self.fleet.installed()
+        async with self._loops():
+            yield self
+
+    @asynccontextmanager
+    async def running_without_waiting(self) -> AsyncIterator[House]:
+        """The same, before any provider has answered."""
+        await self.fleet.replace(self.providers)
+        async with self._loops():
+            yield self
+
+    @asynccontextmanager
+    async def _loops(self) -> AsyncIterator[None]:
         tasks = [
             asyncio.create_task(self.watchdog.run()),
             asyncio.create_task(self.holds.run()),
             asyncio.create_task(self.fleet.run(lambda: 0.1)),
         ]
         try:
-            yield self
+            yield
         finally:
             for task in tasks:
                 task.cancel()

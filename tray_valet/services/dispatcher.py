@@ -1,58 +1,43 @@
-"""The dispatcher: admits requests at the gate, gives them a ready model, and ends them for a pause.
+"""The dispatcher: gives each request a ready model, one candidate of its route after another.
 
-Decides: whether a request may go to a model now, and which candidate of an alias it goes to.
-Must not: move bytes (`web/router_proxy.py` does) or decide that there is a pause.
+Decides: when a request waits, for what, and when it has waited enough; the rules are `core.routing`'s and
+`core.queueing`'s. Must not: move bytes (`web/` does) or decide that there is a pause.
+
+A request goes through three doors: the gate (is there a pause?), the line of its model (is there a place?)
+and the model itself (is it loaded, with enough context?). One that finds all three open, as most do, passes
+without waiting once. At each door that stays closed it looks again where else it could go.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import itertools
+from collections.abc import Callable, Mapping
 
-from tray_valet.core.commands import NOTHING_FAILED, Overrides, Wish
+from tray_valet.core.commands import NOTHING_FAILED, QueueState, Wish
 from tray_valet.core.config import Settings
-from tray_valet.core.config_providers import WhenPaused
-from tray_valet.core.errors import NotFound, Paused, UnknownModel, ValetError
-from tray_valet.core.models import Demand, LoadRequest, ModelRef, Upstream
+from tray_valet.core.errors import Paused, TimedOut, ValetError
+from tray_valet.core.models import Demand, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
+from tray_valet.core.queueing import Ticket
+from tray_valet.core.routing import Candidate, Load, Plan, Standing, choose, reason_for
+from tray_valet.services.admission import Admission, Attempt, Late, context_of
 from tray_valet.services.fleet import Fleet, Slot
+from tray_valet.services.leases import ActiveLease, Leases
 from tray_valet.services.loader import Loader
+from tray_valet.services.readiness import Readiness
+from tray_valet.services.route_book import RouteBook, Ways
+from tray_valet.services.waiting_line import Room, WaitingLine
 
-
-class ActiveLease:
-    """A request in flight on a ready model; revoked when the model must go."""
-
-    def __init__(self, ref: ModelRef, upstream: Upstream, reason: str, client: str) -> None:
-        self.ref = ref
-        self.upstream = upstream
-        self.overrides: Overrides | None = None
-        self.reason = reason
-        self.client = client
-        self.has_next = False
-        self.queue_s = 0.0
-        self.load_s = 0.0
-        self.revoked_by: ValetError | None = None
-        self._on_revoked: Callable[[ValetError], None] | None = None
-
-    def when_revoked(self, call: Callable[[ValetError], None]) -> None:
-        self._on_revoked = call
-        if self.revoked_by is not None:
-            call(self.revoked_by)
-
-    def revoke(self, why: ValetError) -> None:
-        """Tell the request that it must end now."""
-        if self.revoked_by is None:
-            self.revoked_by = why
-            if self._on_revoked is not None:
-                self._on_revoked(why)
+_GATE_LOOK_S = 1.0  # one hold of several may end without a change of state
 
 
 class Dispatcher:
-    """Owns what is in flight.
+    """Owns the lines and what is in flight.
 
-    `closed_by(demand)` is the gate: the refusal, or None when open. `request_for(ref)` is how a model
-    is to be loaded when it must be: a model that is about to be brought back, as it was.
+    `closed_by(demand)` is the gate: the refusal, or None when open. `request_for(ref)` is how a model is to
+    be loaded when it must be: a model that is about to be brought back, as it was. `is_machine_busy` tells
+    whether something else has the machine, so that what is loaded on the CPU stays in the background.
     """
 
     def __init__(
@@ -62,132 +47,310 @@ class Dispatcher:
         settings: Callable[[], Settings],
         closed_by: Callable[[Demand], Paused | None],
         request_for: Callable[[ModelRef], LoadRequest],
+        is_machine_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._settings = settings
         self._closed_by = closed_by
-        self._request_for = request_for
-        self._leases: dict[ModelRef, set[ActiveLease]] = {}
-        self._changed = asyncio.Event()
-        self.loader: Loader | None = None  # handed over by the composition root: they know each other
+        self._routes = RouteBook(fleet, settings, closed_by)
+        self._leases = Leases()
+        self._lines: dict[ModelRef, WaitingLine] = {}
+        self._numbers = itertools.count(1)
+        self._gate_calls: set[asyncio.Future[None]] = set()
+        self._readiness = Readiness(fleet, request_for, is_machine_busy)
+
+    @property
+    def loader(self) -> Loader | None:
+        """Handed over by the composition root: they know each other."""
+        return self._readiness.loader
+
+    @loader.setter
+    def loader(self, loader: Loader) -> None:
+        self._readiness.loader = loader
 
     # -- in flight -----------------------------------------------------------------------------------
 
     def in_flight(self, ref: ModelRef) -> int:
         """How many requests run on a model now."""
-        return len(self._leases.get(ref, ()))
+        return self._leases.count(ref)
 
     def leases_on(self, ref: ModelRef) -> tuple[ActiveLease, ...]:
         """The requests that run on a model now."""
-        return tuple(self._leases.get(ref, ()))
+        return self._leases.on(ref)
 
     @property
     def in_flight_total(self) -> int:
-        return sum(map(len, self._leases.values()))
+        return self._leases.total
 
     async def wait_idle(self, ref: ModelRef, timeout_s: float) -> bool:
         """Wait until no request runs on a model; say whether that came true in time."""
-        deadline_s = self._clock.monotonic_s() + timeout_s
-        while self.in_flight(ref):
-            left_s = deadline_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                return False
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(left_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return False
-        return True
+        return await self._leases.wait_idle(ref, timeout_s)
 
     async def revoke(self, ref: ModelRef, why: ValetError, timeout_s: float = 1.0) -> int:
         """End every request on a model; returns their number once their sockets are cut (or after
         `timeout_s`)."""
-        leases = list(self._leases.get(ref, ()))
-        for lease in leases:
-            lease.revoke(why)
-        await self.wait_idle(ref, timeout_s)
-        return len(leases)
+        return await self._leases.revoke(ref, why, timeout_s)
+
+    def queues(self) -> tuple[QueueState, ...]:
+        """The lines of the models that were asked for. Who brings a model in counts as waiting."""
+        return tuple(
+            QueueState(
+                ref=ref,
+                waiting=line.waiting + line.in_flight - (running := self._leases.count(ref)),
+                in_flight=running,
+                slots=loaded.slots if (loaded := self._fleet.is_loaded(ref)) else None,
+                admitted_total=line.admitted_total,
+                finished_total=line.finished_total,
+                rejected_total=line.rejected_total,
+            )
+            for ref, line in self._lines.items()
+        )
+
+    # -- what others tell ----------------------------------------------------------------------------
 
     def gate_changed(self) -> None:
-        """Let requests that wait at the gate look again."""
-        self._changed.set()
+        """Let requests look again that wait at the gate, or in a line that the gate now closes."""
+        for call in tuple(self._gate_calls):
+            if not call.done():
+                call.set_result(None)
+        for ref, line in tuple(self._lines.items()):
+            slot = self._fleet.slots.get(ref.provider)
+            if slot is not None and self._closed_by(slot.demand(ref.model)) is not None:
+                line.dismiss()
+
+    def fleet_changed(self) -> None:
+        """Let requests go on for which there is room now; forget lines whose models are gone."""
+        for ref, line in tuple(self._lines.items()):
+            if ref.provider not in self._fleet.slots:
+                line.dismiss()
+            line.advance()
+            self._forget_line(line)
 
     # -- admission -----------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def admit(
-        self, wish: Wish, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
-    ) -> AsyncIterator[ActiveLease]:
+    def admit(self, wish: Wish, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> Admission:
         """Admit a request for a model or alias, or raise why not; see `core.commands.Valet.admit`."""
-        client = wish.client
-        slot, name, reason = await self._choose(wish.model)
-        ref = ModelRef(slot.name, name)
-        assert self.loader is not None
-        await self.loader.ensure(slot, self._request_for(ref), client=client)
-        # A pause may have begun between the load's end and this line.
-        if refusal := self._closed_by(slot.demand(name)):
-            raise refusal
-        lease = ActiveLease(ref, slot.provider.upstream(name), reason, client)
-        self._leases.setdefault(ref, set()).add(lease)
-        try:
-            yield lease
-        finally:
-            leases = self._leases[ref]
-            leases.discard(lease)
-            if not leases:
-                del self._leases[ref]
-            self.loader.touch(ref)
-            self._changed.set()
+        return Admission(self, wish, failed)
 
-    async def _choose(self, model: str) -> tuple[Slot, str, str]:
-        route = self._settings().routes.get(model)
-        if route is None:
-            slot, name = await self._fleet.resolve(model)
-            when_paused = self._settings().router.when_paused
-            wait_s = 60.0 if when_paused is WhenPaused.WAIT else 0.0
-            await self._pass_gate([(slot, name)], wait_s)
-            return slot, name, "model"
-        targets = await self._targets(model)
-        wait_s = float(route.wait_seconds) if route.when_paused is WhenPaused.WAIT else 0.0
-        first_only = route.when_paused is WhenPaused.REFUSE
-        index = await self._pass_gate(targets[:1] if first_only else targets, wait_s)
-        slot, name = targets[index]
-        return slot, name, "alias" if index == 0 else "fallback: paused"
+    async def locate(self, name: str) -> tuple[Slot, str]:
+        """The provider and model that a name means first of all. Raises UnknownModel, ProviderUnreachable."""
+        ways = await self._routes.ask(name)
+        ref = ways.candidates(self._load_of)[0].ref
+        return self._fleet.slots[ref.provider], ref.model
 
-    async def _targets(self, alias: str) -> list[tuple[Slot, str]]:
-        targets: list[tuple[Slot, str]] = []
-        problem: ValetError = UnknownModel(
-            f"The alias “{alias}” has no candidate that exists.", param="model"
-        )
-        for candidate in self._settings().routes[alias].candidates:
-            try:
-                targets.append(await self._fleet.resolve(candidate.model, candidate.provider))
-            except NotFound:
-                continue  # the route names a provider that is no longer there
-            except ValetError as error:
-                problem = error
-        if not targets:
-            raise problem
-        return targets
+    def admit_now(self, wish: Wish) -> ActiveLease | None:
+        """A lease if nothing is in the way: the first candidate is open, ready and has room. Else None."""
+        ways = self._routes.known(wish.model)
+        if ways is None or ways.fixed is None:
+            return None
+        candidate = ways.fixed[0]
+        ref = candidate.ref
+        line = self._lines.get(ref)
+        if line is None or self._routes.standing(candidate, wish.path, ()) is not Standing.OPEN:
+            return None
+        if not line.take_ready(wish.client, context_of(wish, candidate)):
+            return None
+        lease = self._lease(wish, candidate, is_gate_open=True)
+        if lease is None:
+            line.end(wish.client)
+            return None
+        lease.reason = "alias" if ways.plan.is_alias else "model"
+        line.admitted_total += 1
+        return lease
 
-    async def _pass_gate(self, targets: list[tuple[Slot, str]], wait_s: float) -> int:
-        """The index of the first target that the gate lets through; waits up to `wait_s` for one."""
-        deadline_s = self._clock.monotonic_s() + wait_s
+    async def admit_later(self, wish: Wish, failed: Mapping[ModelRef, ValetError]) -> ActiveLease:
+        """A lease as soon as there is one for this request, or why there will be none."""
+        attempt = Attempt(wish, failed, next(self._numbers), self._clock.monotonic_s())
         while True:
-            for index, (slot, name) in enumerate(targets):
-                if self._closed_by(slot.demand(name)) is None:
-                    return index
-            left_s = deadline_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                slot, name = targets[0]
-                refusal = self._closed_by(slot.demand(name))
-                assert refusal is not None
-                raise refusal
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(left_s):
-                    await self._changed.wait()
-            except TimeoutError:
+            ways = await self._routes.ask(wish.model)
+            candidate = self._choose(attempt, ways)
+            if candidate is None:
+                await self._wait_at_gate(attempt)
                 continue
+            try:
+                lease = await self._enter(attempt, candidate, ways.plan)
+            except Paused:
+                await asyncio.sleep(0)  # the route says what a pause means
+                continue
+            except Late as late:
+                raise late.error from None
+            except ValetError as error:
+                attempt.failed[candidate.ref] = error
+                continue
+            if lease is not None:
+                lease.reason = attempt.reason
+                lease.queue_s, lease.load_s = attempt.queued_s + attempt.gated_s, attempt.load_s
+                lease.failed = frozenset(attempt.failed)
+                return lease
+
+    def finish(self, lease: ActiveLease) -> None:
+        """A request is over."""
+        self._leases.remove(lease)
+        assert self.loader is not None
+        self.loader.touch(lease.ref, lease.keep_alive_s)
+        line = self._lines[lease.ref]
+        line.end(lease.client, took_s=self._clock.monotonic_s() - lease.begun_s)
+
+    # -- where to ------------------------------------------------------------------------------------
+
+    def _choose(self, attempt: Attempt, ways: Ways) -> Candidate | None:
+        """The candidate to go to; None: wait at the gate. Raises why there is none."""
+        path = attempt.wish.path
+        candidates = ways.candidates(self._load_of)
+        standings = [self._routes.standing(c, path, attempt.failed) for c in candidates]
+        choice = choose(candidates, standings, ways.plan.when_paused, attempt.awaited)
+        if chosen := choice.candidate:
+            attempt.reason = reason_for(
+                chosen, candidates, standings, attempt.failed, is_alias=ways.plan.is_alias, path=path
+            )
+            return chosen
+        if choice.held is not None:
+            now_s = self._clock.monotonic_s()
+            if attempt.gate_ends_s is None:
+                attempt.gate_ends_s = now_s + ways.plan.wait_s
+            if not choice.may_wait or now_s >= attempt.gate_ends_s:
+                raise self._refusal(choice.held)
+            closed = (c.ref for c, s in zip(candidates, standings, strict=True) if s is Standing.CLOSED)
+            attempt.awaited |= frozenset(closed)
+            return None
+        if attempt.failed:
+            raise next(reversed(attempt.failed.values()))
+        raise self._routes.not_served(path, candidates)
+
+    def _refusal(self, held: Candidate) -> Paused:
+        slot = self._fleet.slots[held.ref.provider]
+        refusal = self._closed_by(slot.demand(held.ref.model))
+        assert refusal is not None
+        return refusal
+
+    async def _wait_at_gate(self, attempt: Attempt) -> None:
+        now_s = self._clock.monotonic_s()
+        assert attempt.gate_ends_s is not None
+        call: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gate_calls.add(call)
+        try:
+            async with asyncio.timeout(min(_GATE_LOOK_S, attempt.gate_ends_s - now_s)):
+                await call
+        except TimeoutError:
+            pass
+        finally:
+            self._gate_calls.discard(call)
+            attempt.gated_s += self._clock.monotonic_s() - now_s
+
+    def _load_of(self, ref: ModelRef) -> Load:
+        slot, line = self._fleet.slots.get(ref.provider), self._lines.get(ref)
+        loaded = self._fleet.is_loaded(ref)
+        return Load(
+            is_down=slot is None or slot.is_down,
+            is_loaded=loaded is not None,
+            busy=line.in_flight + line.waiting if line else 0,
+            slots=loaded.slots if loaded else None,
+        )
+
+    def _has_next(self, lease: ActiveLease) -> bool:
+        ways = self._routes.now(lease.wish.model)
+        if ways is None or (ways.fixed is not None and len(ways.fixed) == 1):
+            return False
+        path, failed = lease.wish.path, {lease.ref, *lease.failed}
+        return any(
+            self._routes.standing(candidate, path, failed) is Standing.OPEN
+            for candidate in ways.candidates(self._load_of)
+        )
+
+    # -- to the model --------------------------------------------------------------------------------
+
+    async def _enter(self, attempt: Attempt, candidate: Candidate, plan: Plan) -> ActiveLease | None:
+        """A lease on this candidate, once it has a place and the model is ready; None: look again.
+
+        Raises Paused, Late, or why this candidate cannot serve.
+        """
+        line = self._line(candidate.ref)
+        ticket = attempt.ticket(candidate, plan)
+        try:
+            room = await self._turn(attempt, line, ticket)
+            if room is None:
+                return None
+            lease = await self._with_turn(attempt, candidate, line, ticket, room)
+        except ValetError:
+            self._forget_line(line)
+            raise
+        line.admitted_total += 1
+        return lease
+
+    async def _turn(self, attempt: Attempt, line: WaitingLine, ticket: Ticket) -> Room | None:
+        begun_s = self._clock.monotonic_s()
+        left_s = float(self._settings().router.queue_timeout_seconds) - attempt.queued_s
+        try:
+            return await line.take(ticket, max(0.0, left_s))
+        except TimedOut as error:
+            raise Late(error) from error
+        finally:
+            attempt.queued_s += self._clock.monotonic_s() - begun_s
+
+    async def _with_turn(
+        self, attempt: Attempt, candidate: Candidate, line: WaitingLine, ticket: Ticket, room: Room
+    ) -> ActiveLease:
+        is_alone = room is Room.ALONE
+        try:
+            lease = None if is_alone else self._lease(attempt.wish, candidate)
+            if lease is None:
+                begun_s = self._clock.monotonic_s()
+                await self._readiness.bring_in(candidate.ref, ticket, is_doubtful=not is_alone)
+                attempt.load_s += self._clock.monotonic_s() - begun_s
+                lease = self._lease_or_raise(attempt.wish, candidate)
+        except BaseException as error:
+            if is_alone and isinstance(error, ValetError):
+                # Those who waited for this very load are told the same, instead of trying it one by one.
+                line.dismiss(None if isinstance(error, Paused) else error)
+            line.end(ticket.client, was_alone=is_alone)
+            raise
+        if is_alone:
+            line.settle()
+        return lease
+
+    def _lease(self, wish: Wish, candidate: Candidate, *, is_gate_open: bool = False) -> ActiveLease | None:
+        """A lease on a model that is ready at this moment; None when it is not, after all.
+
+        Raises Paused: a pause may have begun while the request waited.
+        """
+        ref = candidate.ref
+        slot = self._fleet.slots.get(ref.provider)
+        if slot is None:
+            return None
+        if not is_gate_open and (refusal := self._closed_by(slot.demand(ref.model))):
+            raise refusal
+        try:
+            upstream = slot.provider.upstream(ref.model)
+        except ValetError:
+            return None
+        lease = ActiveLease(
+            wish, candidate, upstream, begun_s=self._clock.monotonic_s(), has_next=self._has_next
+        )
+        if candidate.overrides is not None:
+            lease.overrides = self._readiness.overrides(ref, candidate.overrides, upstream.kind)
+        self._leases.add(lease)
+        return lease
+
+    def _lease_or_raise(self, wish: Wish, candidate: Candidate) -> ActiveLease:
+        lease = self._lease(wish, candidate)
+        if lease is None:
+            slot = self._fleet.slot(candidate.ref.provider)
+            slot.provider.upstream(candidate.ref.model)  # raises why
+            raise self._fleet.unknown(str(candidate.ref))
+        return lease
+
+    # -- lines ---------------------------------------------------------------------------------------
+
+    def _line(self, ref: ModelRef) -> WaitingLine:
+        line = self._lines.get(ref)
+        if line is None:
+            line = self._lines[ref] = WaitingLine(
+                ref, self._clock, lambda: self._settings().router, self._readiness.room
+            )
+        return line
+
+    def _forget_line(self, line: WaitingLine) -> None:
+        if line.is_idle and not self._fleet.knows(line.ref):
+            self._lines.pop(line.ref, None)
+            self._readiness.forget(line.ref)

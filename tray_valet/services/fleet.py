@@ -9,16 +9,17 @@ changes nothing; down is said after several in a row.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from tray_valet.core import events as ev
-from tray_valet.core.errors import NotFound, ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.errors import NotFound, ValetError
 from tray_valet.core.models import (
+    TOLD_BY_PROVIDERS,
     Condition,
     ConditionType,
     Demand,
@@ -28,6 +29,7 @@ from tray_valet.core.models import (
     Observation,
 )
 from tray_valet.core.snapshot import ProviderView
+from tray_valet.services import model_names
 
 if TYPE_CHECKING:
     from tray_valet.core.ports import Clock, Provider
@@ -36,6 +38,7 @@ _LOG = logging.getLogger(__name__)
 _DOWN_AFTER_FAILURES = 3
 _LOOK_TIMEOUT_S = 6.0
 _INSTALLED_FRESH_S = 30.0
+LIST_ROUNDS = (_INSTALLED_FRESH_S, 0.0)  # who looks for a name asks so: the second time it may be new
 _TURN_S = 1.0  # a look that takes longer is left to itself
 
 
@@ -47,6 +50,8 @@ class Slot:
         self.observation: Observation | None = None
         self.failures = 0
         self.is_down = False
+        self.is_stopped = False  # by the user, who knows that it does not answer
+        self.is_in_hands = False  # its server is being started or stopped: silence is no news
         self.error = ""
         self.seen_at = 0.0
         self.conditions: dict[ConditionType, Condition] = {}
@@ -67,9 +72,22 @@ class Slot:
         """What a request for a model here takes of this machine; a GPU, where it is not known."""
         if not self.provider.is_local:
             return Demand.NOTHING
-        loaded = [m.needs_gpu for m in self.loaded if m.name == model]
-        installed = [m.needs_gpu for m in self.installed if m.name == model]
-        return Demand.GPU if next(iter((*loaded, *installed)), True) else Demand.CPU
+        for loaded in self.loaded:
+            if loaded.name == model:
+                return Demand.GPU if loaded.needs_gpu else Demand.CPU
+        for installed in self.installed:
+            if installed.name == model:
+                return Demand.GPU if installed.needs_gpu else Demand.CPU
+        return Demand.GPU
+
+    def has(self, model: str) -> bool:
+        """Whether a model of that canonical name is known here."""
+        return any(m.name == model for m in self.loaded) or any(m.name == model for m in self.installed)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it has ever said what it could load."""
+        return self.installed_at_s > -_INSTALLED_FRESH_S
 
     def view(self) -> ProviderView:
         """The picture of it."""
@@ -98,7 +116,9 @@ class Fleet:
         self._record = record
         self._on_change = on_change
         self._look_now = asyncio.Event()
+        self._listings: WeakKeyDictionary[Slot, asyncio.Task[None]] = WeakKeyDictionary()
         self.slots: dict[str, Slot] = {}
+        self.generation = 0  # grows whenever a name may mean something else than before
 
     # -- which providers -----------------------------------------------------------------------------
 
@@ -109,7 +129,12 @@ class Fleet:
             p.name: old[p.name] if p.name in old and old[p.name].provider is p else Slot(p) for p in providers
         }
         kept = {id(slot) for slot in self.slots.values()}
+        self._note_change()  # before the old ones are closed: nothing is sent to them any more
         await asyncio.gather(*(self._close(slot) for slot in old.values() if id(slot) not in kept))
+        self._on_change()
+
+    def _note_change(self) -> None:
+        self.generation += 1
         self._on_change()
 
     async def close(self) -> None:
@@ -176,18 +201,26 @@ class Fleet:
                 slot.look_seen = number
                 self._note_answer(slot, seen)
         if _essence(slot) != before:
-            self._on_change()
+            self._note_change()
 
     def _note_answer(self, slot: Slot, seen: Observation) -> None:
-        was_down = slot.is_down
+        was_down = slot.is_down and not slot.is_in_hands
+        slot.is_stopped = False
         slot.observation, slot.failures, slot.is_down, slot.error = seen, 0, False, ""
         slot.seen_at = self._clock.wall_s()
         self.clear(slot, ConditionType.UNREACHABLE)
+        for kind in TOLD_BY_PROVIDERS:
+            if kind in seen.problems:
+                self.note(slot, kind, seen.problems[kind])
+            else:
+                self.clear(slot, kind)
         if was_down:
             self._record(ev.ProviderBack(provider=slot.name))
 
     async def _note_failure(self, slot: Slot, error: Exception) -> None:
         slot.failures += 1
+        if slot.is_in_hands or slot.is_stopped:
+            return
         slot.error = str(error) or "It did not answer in time."
         if slot.failures < _DOWN_AFTER_FAILURES:
             return
@@ -203,7 +236,34 @@ class Fleet:
         """Note that a provider that does not answer holds nothing any more: its processes are gone."""
         if slot.observation is not None:
             slot.observation = msgspec.structs.replace(slot.observation, loaded=())
-            self._on_change()
+            self._note_change()
+
+    def take_in_hand(self, slot: Slot) -> None:
+        """Note that its server is being started or stopped, until `hand_back`."""
+        slot.is_in_hands = True
+
+    def hand_back(self, slot: Slot, *, is_stopped: bool = False) -> None:
+        """Note that it no longer is. `is_stopped`: it is gone, as the user wished."""
+        slot.is_in_hands = False
+        slot.failures = 0
+        if is_stopped:
+            slot.is_stopped = slot.is_down = True
+            slot.observation, slot.error = None, "It was stopped by you."
+            self.clear(slot, ConditionType.UNREACHABLE)
+            self.note(
+                slot,
+                ConditionType.UNREACHABLE,
+                f"Stopped by you. Start it with: tray-valet service start {slot.name}",
+            )
+        self._on_change()
+
+    def note_gone(self, ref: ModelRef) -> None:
+        """Note that a model's process is known to have ended, without waiting for the next look."""
+        slot = self.slots.get(ref.provider)
+        if slot is not None and slot.observation is not None and self.is_loaded(ref):
+            loaded = tuple(m for m in slot.loaded if m.name != ref.model)
+            slot.observation = msgspec.structs.replace(slot.observation, loaded=loaded)
+            self._note_change()
 
     def note(self, slot: Slot, kind: ConditionType, reason: str) -> None:
         """Say that something is the case with a provider; `since` stays the first time's."""
@@ -229,6 +289,11 @@ class Fleet:
         slot = self.slots.get(ref.provider)
         return next((m for m in slot.loaded if m.name == ref.model), None) if slot else None
 
+    def knows(self, ref: ModelRef) -> bool:
+        """Whether that provider had the model when it was last seen."""
+        slot = self.slots.get(ref.provider)
+        return slot is not None and slot.has(ref.model)
+
     # -- which model a name means --------------------------------------------------------------------
 
     async def installed(self) -> list[tuple[Slot, InstalledModel]]:
@@ -246,10 +311,14 @@ class Fleet:
             return
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                slot.installed = await slot.provider.installed()
-                slot.installed_at_s = now_s
+                installed = await slot.provider.installed()
         except (TimeoutError, ValetError) as error:
             _LOG.debug("%s did not list its models: %s", slot.name, error)
+            return
+        is_new = not slot.is_listed or installed != slot.installed
+        slot.installed, slot.installed_at_s = installed, now_s
+        if is_new:
+            self._note_change()
 
     def slot(self, name: str) -> Slot:
         """The provider of that name. Raises NotFound, naming those that there are."""
@@ -264,40 +333,49 @@ class Fleet:
         `provider/model` names the provider; so does `provider`. Raises UnknownModel with the nearest
         name, NotFound for the named provider, ProviderUnreachable when that one is down.
         """
-        if found := self._resolve_now(name, provider):  # without waiting for one that hangs
-            return found
-        for fresh_s in (_INSTALLED_FRESH_S, 0.0):  # the second time with lists of now: it may be new
-            await asyncio.gather(*(self._list(slot, fresh_s) for slot in self.slots.values()))
-            found = self._resolve_now(name, provider)
-            if found is not None:
-                return found
+        if found := self.find(name, provider):  # without waiting for one that hangs
+            return self.slots[found.provider], found.model
+        for fresh_s in LIST_ROUNDS:
+            await self.list_models(fresh_s)
+            if found := self.find(name, provider):
+                return self.slots[found.provider], found.model
         if provider is not None:
             self.slot(provider)
-        raise self._unknown(name, provider)
+        raise self.unknown(name, provider)
 
-    def _resolve_now(self, name: str, provider: str | None) -> tuple[Slot, str] | None:
-        prefix, _, rest = name.partition("/")
-        for slot in self.slots.values():
-            if provider is not None and slot.name != provider:
-                continue
-            wanted = [name, rest] if rest and prefix == slot.name else [name]
-            here = {m.name for m in slot.installed} | {m.name for m in slot.loaded}
-            for spelling in wanted:
-                canonical = slot.provider.canonical(spelling)
-                if canonical in here:
-                    return slot, canonical
-        return None
+    async def list_models(self, fresh_s: float, slots: Iterable[Slot] | None = None) -> None:
+        """Ask providers (default: all) what they have whose word is older than `fresh_s` (see LIST_ROUNDS).
 
-    def _unknown(self, name: str, provider: str | None) -> ValetError:
-        named = self.slots.get(provider or name.partition("/")[0])
-        if named is not None and named.is_down:
-            return ProviderUnreachable(f"{named.name} does not answer. {named.error}")
-        names = [m.name for _, m in self.known_installed()]
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]}?" if near else ""
-        if not near and not names and any(s.is_down for s in self.slots.values()):
-            hint = "The provider that may have it does not answer."
-        return UnknownModel(f"No model is called “{name}”.", remedy=hint, param="model")
+        One question at a time to each, however many ask for names that nobody knows.
+        """
+        chosen = list(self.slots.values() if slots is None else slots)
+        await asyncio.gather(*(self._list_shared(slot, fresh_s) for slot in chosen))
+
+    async def _list_shared(self, slot: Slot, fresh_s: float) -> None:
+        running = self._running_list(slot)
+        if running is not None and not fresh_s:
+            await asyncio.wait({running})  # it may have begun before the name was there
+            running = self._running_list(slot)
+        if running is None:
+            running = asyncio.create_task(self._list(slot, fresh_s), name=f"list models of {slot.name}")
+            self._listings[slot] = running
+        await asyncio.shield(running)
+
+    def _running_list(self, slot: Slot) -> asyncio.Task[None] | None:
+        task = self._listings.get(slot)
+        return None if task is None or task.done() else task
+
+    def find(self, name: str, provider: str | None = None) -> ModelRef | None:
+        """What a model's name means (see `resolve`), as last seen and without asking; None = nothing."""
+        return model_names.found(self.slots, name, provider)
+
+    def presume(self, model: str, provider: str) -> ModelRef | None:
+        """The model at a provider that cannot say now whether it has it; None where it can."""
+        return model_names.presumed(self.slots, model, provider)
+
+    def unknown(self, name: str, provider: str | None = None) -> ValetError:
+        """What somebody is told who asks for a model that is not known: with the nearest name."""
+        return model_names.unknown(self.slots, name, provider)
 
 
 def _essence(slot: Slot) -> object:
@@ -305,6 +383,6 @@ def _essence(slot: Slot) -> object:
     return (
         slot.is_down,
         slot.observation is not None,
-        tuple((m.name, m.context_length, m.needs_gpu) for m in slot.loaded),
+        tuple((m.name, m.context_length, m.needs_gpu, m.slots, m.is_in_background) for m in slot.loaded),
         slot.observation.loading if slot.observation else (),
     )

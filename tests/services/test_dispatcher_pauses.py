@@ -1,0 +1,331 @@
+"""Requests and pauses: arriving, queued, loading and in flight when a game starts, as each route says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.services.house import FakeProvider, House
+from tests.services.test_dispatcher import Client, route, served, until, with_router, with_routes
+from tray_valet.core.commands import Wish
+from tray_valet.core.config import EvictionSettings
+from tray_valet.core.config_providers import WhenPaused
+from tray_valet.core.errors import Paused, ValetError
+from tray_valet.core.models import ModelRef
+from tray_valet.core.processes import ProcessIdentity
+from tray_valet.core.watchdog import State
+
+QUICK = EvictionSettings(drain_seconds=0.05, kill_after_seconds=0.3, confirm_seconds=0.5)
+A = ModelRef("fake", "a")
+SEED = random.Random().randrange(10**6)  # printed where a test uses it
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+def house(tmp_path: Path, provider: FakeProvider) -> House:
+    return House(tmp_path, provider, QUICK)
+
+
+@pytest.fixture
+def cloud(house: House) -> FakeProvider:
+    """A second provider that takes nothing of this machine."""
+    second = FakeProvider("cloud", ("x",), ProcessIdentity(777, 1))
+    second.is_local = second.can_unload = False
+    house.providers.append(second)
+    return second
+
+
+def with_policies(house: House, **values: Any) -> None:
+    """Three routes over the same candidates."""
+    with_routes(
+        house,
+        next=route("fake/a", "cloud/x", when_paused=WhenPaused.NEXT),
+        wait=route("fake/a", "cloud/x", when_paused=WhenPaused.WAIT, **values),
+        refuse=route("fake/a", "cloud/x", when_paused=WhenPaused.REFUSE),
+    )
+
+
+# -- what each route says --------------------------------------------------------------------------------
+
+
+async def test_next_goes_to_a_candidate_that_needs_no_gpu_here(house: House, cloud: FakeProvider) -> None:
+    with_policies(house)
+    async with house.running():
+        house.game()
+        assert await served(house, "next") == ("cloud/x", "fallback: paused")
+        await house.reaches(State.PAUSED)
+        assert await served(house, "next") == ("cloud/x", "fallback: paused")
+
+
+async def test_refuse_refuses_at_once_with_the_cause_and_a_time(house: House, cloud: FakeProvider) -> None:
+    with_policies(house)
+    async with house.running():
+        house.game()
+        with pytest.raises(Paused, match="Hades") as told:
+            await served(house, "refuse")
+        assert told.value.retry_after_s >= 5
+
+
+async def test_wait_waits_for_the_end_of_the_pause(house: House, cloud: FakeProvider) -> None:
+    with_policies(house)
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        client = Client(house, Wish(model="wait"))
+        await asyncio.sleep(0.1)
+        assert client.lease is None
+        house.holds.end(hold.id)
+        assert await client.finish() == "fake/a"
+        assert client.lease.queue_s >= 0.1
+
+
+async def test_wait_is_bounded_and_then_refuses(house: House, cloud: FakeProvider) -> None:
+    with_policies(house, wait_seconds=0.1)
+    async with house.running():
+        house.game()
+        with pytest.raises(Paused, match="Hades"):
+            await served(house, "wait")
+
+
+@pytest.mark.parametrize("policy", [WhenPaused.NEXT, WhenPaused.REFUSE])
+async def test_a_model_without_a_route_is_refused(house: House, policy: WhenPaused) -> None:
+    with_router(house, when_paused=policy)
+    async with house.running():
+        house.game()
+        with pytest.raises(Paused):
+            await served(house, "a")
+
+
+async def test_a_model_without_a_route_may_wait(house: House) -> None:
+    with_router(house, when_paused=WhenPaused.WAIT)
+    async with house.running():
+        hold = house.game()
+        client = Client(house, Wish(model="a"))
+        await house.reaches(State.PAUSED)
+        house.holds.end(hold.id)
+        assert await client.finish() == "fake/a"
+
+
+async def test_a_model_on_the_cpu_goes_on_serving_during_a_game(house: House, provider: FakeProvider) -> None:
+    provider.cpu_only = frozenset({"b"})
+    provider.put("b")
+    with_routes(house, alias=route("fake/a", "fake/b"))
+    async with house.running():
+        house.game()
+        await house.reaches(State.PAUSED)
+        assert await served(house, "b") == ("fake/b", "model")
+        assert await served(house, "alias") == ("fake/b", "fallback: paused")
+
+
+async def test_a_pause_is_told_before_the_failure_of_a_fallback(house: House, cloud: FakeProvider) -> None:
+    with_policies(house)
+    async with house.running():
+        house.game()
+        with pytest.raises(Paused):
+            async with house.dispatcher.admit(
+                Wish(model="next"), {ModelRef("cloud", "x"): ValetError("it failed")}
+            ):
+                pass
+
+
+# -- every moment ----------------------------------------------------------------------------------------
+
+
+async def outcomes(house: House, name: str, count: int) -> list[Client]:
+    """So many requests at once for a model with one place: one runs, the others queue."""
+    clients = [Client(house, Wish(model=name)) for _ in range(count)]
+    await until(lambda: any(client.lease for client in clients))
+    return clients
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"), [("next", "cloud/x"), ("refuse", Paused), ("wait", "fake/a"), ("a", Paused)]
+)
+async def test_a_request_that_queues_when_a_game_starts_does_as_its_route_says(
+    house: House, provider: FakeProvider, cloud: FakeProvider, name: str, outcome: Any
+) -> None:
+    with_policies(house)
+    provider.slots = 1
+    async with house.running():
+        running, *queued = await outcomes(house, name, 6)
+        hold = house.game()
+        house.dispatcher.gate_changed()
+        await running.finish()  # in time
+        await house.reaches(State.PAUSED)
+        house.holds.end(hold.id)
+        for client in queued:
+            client.let_go.set()
+        results = await asyncio.gather(*(client.task for client in queued), return_exceptions=True)
+        found = {type(result) if isinstance(result, Exception) else result for result in results}
+        assert found == {outcome}
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("next", "cloud/x"), ("refuse", Paused), ("wait", "fake/a")])
+async def test_a_request_whose_model_loads_when_a_game_starts_does_as_its_route_says(
+    house: House, provider: FakeProvider, cloud: FakeProvider, name: str, outcome: Any
+) -> None:
+    with_policies(house)
+    provider.load_s = 30
+    async with house.running():
+        clients = [Client(house, Wish(model=name)) for _ in range(5)]
+        await until(lambda: ("load", "a") in provider.calls)
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        assert provider.loaded == {}
+        provider.load_s = 0.0
+        house.holds.end(hold.id)
+        for client in clients:
+            client.let_go.set()
+        results = await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
+        found = {type(result) if isinstance(result, Exception) else result for result in results}
+        assert found == {outcome}
+
+
+async def test_a_revoked_request_is_admitted_anew_as_its_route_says(
+    house: House, cloud: FakeProvider
+) -> None:
+    with_policies(house)
+    async with house.running():
+        client = Client(house, Wish(model="next"))
+        await until(lambda: client.lease is not None)
+        client.lease.when_revoked(lambda _: client.let_go.set())
+        house.game()
+        assert await client.task == "fake/a"
+        assert isinstance(client.lease.revoked_by, Paused)
+        assert await served(house, "next") == ("cloud/x", "fallback: paused")
+
+
+async def test_nothing_is_loaded_in_the_moment_a_pause_begins(house: House, provider: FakeProvider) -> None:
+    async with house.running():
+        for turns in range(6):
+            asked = asyncio.create_task(served(house, "a"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            loads, was_served = provider.calls.count(("load", "a")), asked.done()
+            hold = house.game()
+            (result,) = await asyncio.gather(asked, return_exceptions=True)
+            assert was_served or isinstance(result, Paused)
+            assert provider.calls.count(("load", "a")) == loads
+            await house.reaches(State.PAUSED)
+            house.holds.end(hold.id)
+            await house.reaches(State.RUNNING)
+
+
+# -- many at once ----------------------------------------------------------------------------------------
+
+
+async def test_200_requests_through_pauses_and_resumes_each_end_in_exactly_one_way(
+    house: House, provider: FakeProvider, cloud: FakeProvider
+) -> None:
+    print("seed", SEED)
+    chance = random.Random(SEED)
+    with_policies(house)
+    provider.slots, provider.load_s = 4, 0.02
+    ends: Counter[str] = Counter()
+
+    async def ask(name: str) -> None:
+        try:
+            async with house.dispatcher.admit(Wish(model=name, client=chance.choice("pq"))) as lease:
+                revoked = asyncio.Event()
+                lease.when_revoked(lambda _: revoked.set())
+                try:
+                    async with asyncio.timeout(chance.uniform(0.001, 0.02)):
+                        await revoked.wait()
+                except TimeoutError:
+                    ends[str(lease.ref)] += 1
+                else:
+                    ends["revoked"] += 1
+        except Paused:
+            ends["paused"] += 1
+        except asyncio.CancelledError:
+            ends["left"] += 1
+
+    async with house.running():
+        tasks = []
+        for number in range(200):
+            tasks.append(asyncio.create_task(ask(chance.choice(["next", "wait", "refuse"]))))
+            if number % 50 == 20:
+                hold = house.game()
+            if number % 50 == 45:
+                house.holds.end(hold.id)
+            if chance.random() < 0.1:
+                chance.choice(tasks).cancel()
+            await asyncio.sleep(chance.uniform(0, 0.004))
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        never_ran = sum(task.cancelled() for task in tasks)
+        assert sum(ends.values()) + never_ran == 200
+        assert house.dispatcher.in_flight_total == 0
+        assert all((q.waiting, q.in_flight) == (0, 0) for q in house.dispatcher.queues())
+        await house.reaches(State.RUNNING)
+        assert await served(house, "refuse") == ("fake/a", "alias")
+
+
+async def test_no_place_is_lost_whoever_leaves_whenever(house: House, provider: FakeProvider) -> None:
+    print("seed", SEED)
+    chance = random.Random(SEED)
+    provider.slots = 3
+    running = 0
+
+    async def ask() -> None:
+        nonlocal running
+        context_length = chance.choice([None, None, None, 8192])
+        wish = Wish(model=chance.choice("ab"), client=chance.choice("pqr"), context_length=context_length)
+        async with house.dispatcher.admit(wish):
+            running += 1
+            try:
+                for _ in range(chance.randrange(5)):
+                    await asyncio.sleep(0)
+            finally:
+                running -= 1
+
+    async with house.running():
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(1500):
+            tasks.append(asyncio.create_task(ask()))
+            if chance.random() < 0.4:
+                chance.choice(tasks[-20:]).cancel()
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            if chance.random() < 0.01:
+                provider.loaded.pop(chance.choice("ab"), None)
+                await house.fleet.refresh()
+        async with asyncio.timeout(20):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [r for r in results if isinstance(r, Exception)]
+        assert (running, house.dispatcher.in_flight_total) == (0, 0)
+        assert all((q.waiting, q.in_flight) == (0, 0) for q in house.dispatcher.queues())
+        clients = [Client(house, Wish(model="a")) for _ in range(3)]
+        await until(lambda: all(client.lease for client in clients))
+        for client in clients:
+            await client.finish()
+
+
+async def test_several_wait_for_idle_and_all_are_told(house: House) -> None:
+    async with house.running():
+        clients = [Client(house, Wish(model="a")) for _ in range(3)]
+        await until(lambda: all(client.lease for client in clients))
+        waiting = [asyncio.create_task(house.dispatcher.wait_idle(A, 5)) for _ in range(10)]
+        assert not await house.dispatcher.wait_idle(A, 0.01)
+        for client in clients:
+            await client.finish()
+        assert await asyncio.gather(*waiting) == [True] * 10
+
+
+async def test_settings_may_change_under_way(house: House) -> None:
+    async with house.running():
+        await served(house, "a")
+        with_routes(house, a=route("fake/b"))
+        assert await served(house, "a") == ("fake/b", "alias")
+        house.settings = msgspec.structs.replace(house.settings, routes={})
+        assert await served(house, "a") == ("fake/a", "model")

@@ -1,0 +1,52 @@
+"""Model names: which model at which provider a name means, as the providers were last seen.
+
+Decides: that names are exact (never another tag), and what somebody is told who asks for one that is not
+there. Must not: ask a provider, or know aliases and pools (`core.routing` does).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.models import ModelRef
+
+if TYPE_CHECKING:
+    from tray_valet.services.fleet import Slot
+
+
+def found(slots: Mapping[str, Slot], name: str, provider: str | None) -> ModelRef | None:
+    """The model of that name, at that provider if one is given; `provider/model` names one too."""
+    prefix, _, rest = name.partition("/")
+    for slot in slots.values():
+        if provider is not None and slot.name != provider:
+            continue
+        wanted = (name, rest) if rest and prefix == slot.name else (name,)
+        for spelling in wanted:
+            canonical = slot.provider.canonical(spelling)
+            if slot.has(canonical):
+                return ModelRef(slot.name, canonical)
+    return None
+
+
+def presumed(slots: Mapping[str, Slot], model: str, provider: str) -> ModelRef | None:
+    """The model at a provider that cannot say now whether it has it; None where it can."""
+    slot = slots.get(provider)
+    if slot is None or not (slot.is_down or not slot.is_listed):
+        return None
+    return ModelRef(slot.name, slot.provider.canonical(model))
+
+
+def unknown(slots: Mapping[str, Slot], name: str, provider: str | None) -> ValetError:
+    """Why there is no such model: its provider does not answer, or nobody has it; with the nearest name."""
+    named = slots.get(provider or name.partition("/")[0])
+    if named is not None and named.is_down:
+        return ProviderUnreachable(f"{named.name} does not answer. {named.error}")
+    names = [m.name for slot in slots.values() for m in slot.installed]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else ""
+    if not near and not names and any(slot.is_down for slot in slots.values()):
+        hint = "The provider that may have it does not answer."
+    return UnknownModel(f"No model is called “{name}”.", remedy=hint, param="model")
