@@ -1,0 +1,149 @@
+"""The request log: a JSON line for each request that ended, in rotating files (5 MB × 3).
+
+Decides: what a line says (never a body), and what happens when the disk does not take it: requests go on,
+and that it is so is said once. Must not: write on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tray_valet.core.traffic import Exchanged
+
+_LOG = logging.getLogger(__name__)
+_MAX_BYTES = 5 * 2**20
+_BACKUPS = 2  # beside the current one: three files in all
+_EVERY_S = 1.0
+_WAITING = 10_000  # lines; a disk that hangs must not fill the memory
+_WRITE_TIMEOUT_S = 5.0
+_LONGEST_NAME = 300
+
+
+class RequestLog:
+    """Owns the file. `note` takes a line, `run` writes them."""
+
+    def __init__(self, file: Path, *, max_bytes: int = _MAX_BYTES, every_s: float = _EVERY_S) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._every_s = every_s
+        self._waiting: deque[Exchanged] = deque()
+        self._lost = 0
+        self._problem = ""
+        self._writing: asyncio.Task[None] | None = None
+
+    def note(self, record: Exchanged) -> None:
+        """Take a line down, to be written within a second. Never fails, never waits."""
+        if len(self._waiting) < _WAITING:
+            self._waiting.append(record)
+        else:
+            self._lost += 1
+
+    async def run(self) -> None:
+        """Write what has come, every second, until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._flush()
+
+    async def close(self) -> None:
+        """Write the rest, within 5 s."""
+        try:
+            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                await self._flush()
+        except TimeoutError:
+            _LOG.warning("The disk did not take the last lines of %s in time.", self._file)
+
+    async def _flush(self) -> None:
+        # One writer at a time, and a cancelled caller does not tear its lines out of order.
+        while self._writing is not None and not self._writing.done():
+            await asyncio.shield(self._writing)
+        if self._waiting:
+            self._writing = asyncio.create_task(self._write(), name="write the request log")
+            await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
+        records = list(self._waiting)
+        self._waiting.clear()
+        lost, self._lost = self._lost, 0
+        try:
+            await asyncio.to_thread(self._append, records)
+        except OSError as error:
+            self._say(f"Requests are not written down: {error.strerror or error} ({self._file}).")
+        else:
+            if lost:
+                _LOG.warning("%d requests were not written down: the disk was too slow.", lost)
+            elif self._problem:
+                _LOG.info("Requests are written down again (%s).", self._file)
+            self._problem = ""
+
+    def _say(self, problem: str) -> None:
+        if problem != self._problem:
+            _LOG.warning("%s", problem)
+        self._problem = problem
+
+    def _append(self, records: list[Exchanged]) -> None:
+        """In a worker thread."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        batch: list[bytes] = []
+        size_bytes = _size(self._file)
+        for line in map(_line, records):
+            if size_bytes and size_bytes + len(line) > self._max_bytes:
+                self._add(batch)
+                batch = []
+                self._rotate()
+                size_bytes = 0
+            batch.append(line)
+            size_bytes += len(line)
+        self._add(batch)
+
+    def _add(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        # 0600 from the start: it names models and clients. O_APPEND: a line is never written over another.
+        with open(self._file, "ab", opener=_private) as file:
+            file.write(b"".join(lines))
+
+    def _rotate(self) -> None:
+        for number in range(_BACKUPS, 0, -1):
+            older = self._backup(number)
+            newer = self._backup(number - 1) if number > 1 else self._file
+            if newer.exists():
+                os.replace(newer, older)
+
+    def _backup(self, number: int) -> Path:
+        return self._file.with_name(f"{self._file.name}.{number}")
+
+
+def log_line(record: Exchanged) -> dict[str, Any]:
+    """What the log says of a request: its fields, durations in seconds, without those that say nothing."""
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    at = fields.pop("at")
+    fields["asked"] = record.asked[:_LONGEST_NAME]
+    said = {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None and value != ""
+    }
+    return {"time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"), **said}
+
+
+def _line(record: Exchanged) -> bytes:
+    return msgspec.json.encode(log_line(record)) + b"\n"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
