@@ -15,14 +15,26 @@ import msgspec
 
 from tray_valet.core import events as ev
 from tray_valet.core import holds as hold_rules
-from tray_valet.core.commands import NOTHING_FAILED, CatalogEntry, KnownGame, Overrides, RecordedFact, Wish
+from tray_valet.core import ledger as ledger_rules
+from tray_valet.core.commands import (
+    NOTHING_FAILED,
+    CatalogEntry,
+    KnownGame,
+    ModelState,
+    Overrides,
+    QueueState,
+    RecordedFact,
+    Wish,
+)
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import read_change
 from tray_valet.core.config_layers import build_settings
 from tray_valet.core.config_tree import Origin, Place, from_plain, leaves
-from tray_valet.core.errors import GameRunning, Paused, Refused, UnknownModel, ValetError
+from tray_valet.core.errors import GameRunning, NotFound, Paused, Refused, UnknownModel, ValetError
+from tray_valet.core.history import History
 from tray_valet.core.holds import GameCause, Hold, HoldKind, Holds, ProgramCause, UserCause
 from tray_valet.core.journal import JournalEntry, entry_of
+from tray_valet.core.ledger import Ledger
 from tray_valet.core.metrics import DiskSample, GpuSample, HostSample, MachineSample
 from tray_valet.core.models import (
     Condition,
@@ -33,6 +45,8 @@ from tray_valet.core.models import (
     ProviderKind,
     Upstream,
 )
+from tray_valet.core.route_views import RouteView
+from tray_valet.core.service_plan import ServiceAction, ServiceBegun
 from tray_valet.core.snapshot import (
     ActivityEntry,
     GameView,
@@ -42,8 +56,12 @@ from tray_valet.core.snapshot import (
     SignalView,
     Snapshot,
 )
+from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 from tray_valet.services.activity import Activity
+from tray_valet.services.history import HistoryBook
+from tray_valet.services.tally import TallyBook
+from tray_valet.services.traffic import Traffic
 
 GIB = 2**30
 
@@ -93,10 +111,24 @@ class FakeValet:
         self.settings = settings or Settings()
         self.clock = clock or FakeClock()
         self.recorder = Activity(self.clock)
+        self.requests = Traffic(lambda ref: ref.provider == "ollama" and ref.model in self.models)
+        self.counts = TallyBook(self.clock)
+        self.recorder.tell(self.requests.note_fact)
+        self.recorder.tell(self.counts.note)
+        self.remembered = Ledger()
+        self.past = HistoryBook(self.clock, lambda: (_SIGNAL,), lambda: self.state)
+        self.exchanged: list[Exchanged] = []
+        self.troubles: dict[str, ModelState] = {}  # what model_states() says of a model instead
+        self.lines: tuple[QueueState, ...] = ()
+        self.route_views: tuple[RouteView, ...] = ()
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.fails: dict[str, ValetError] = {}
         self.upstream_url = "http://127.0.0.1:9"
+        self.candidates: list[tuple[str, str]] = []
+        self.upstream_fields: dict[str, Any] = {}
+        self.overrides: Overrides | None = None
         self.leases: list[FakeLease] = []
+        self.wishes: list[Wish] = []
         self.admitting: asyncio.Event | None = None  # admissions wait for it
         self.is_admission_cancelled = False
         self.in_flight = 0
@@ -196,6 +228,20 @@ class FakeValet:
             return ('{"message": "Tray Valet started."}',)
         return (f"{self._canonical(runner)}: ready",)
 
+    def ledger(self) -> Ledger:
+        return self.remembered
+
+    async def forget_ledger(self, game: str | None = None) -> int:
+        self._called("forget_ledger", game=game)
+        keys = tuple(self.remembered.games) if game is None else ledger_rules.named(self.remembered, game)
+        if game is not None and not keys:
+            raise NotFound(f"The ledger knows no game called “{game}”.", param="game")
+        self.remembered = ledger_rules.without(self.remembered, keys)
+        return len(keys)
+
+    def history(self, minutes: int) -> History:
+        return self.past.over(minutes)
+
     def can_pull_to(self) -> str:
         return "/"
 
@@ -210,6 +256,43 @@ class FakeValet:
             )
             for name, model in self.models.items()
         )
+
+    def routes(self) -> tuple[RouteView, ...]:
+        return self.route_views
+
+    def model_states(self) -> tuple[ModelState, ...]:
+        return tuple(
+            self.troubles.get(entry.name)
+            or ModelState(
+                name=entry.name,
+                ref=entry.ref,
+                status=entry.status,
+                size_bytes=entry.size_bytes,
+                vram_bytes=self.loaded[entry.ref.model].vram_bytes if entry.ref.model in self.loaded else 0,
+                load_s=self.requests.last_load_s(entry.ref),
+            )
+            for entry in self.catalog()
+            if not entry.is_alias
+        )
+
+    async def reset_model(self, model: str) -> ModelState:
+        self._called("reset_model", model=model)
+        name = self._canonical(model)
+        self.troubles.pop(name, None)
+        return next(state for state in self.model_states() if state.ref.model == name)
+
+    def queues(self) -> tuple[QueueState, ...]:
+        return self.lines
+
+    def traffic(self) -> TrafficReport:
+        return self.requests.report({line.ref: line.in_flight for line in self.lines})
+
+    def tally(self) -> Tally:
+        return self.counts.seen()
+
+    def note_exchange(self, record: Exchanged) -> None:
+        self.exchanged.append(record)
+        self.requests.note(record)
 
     # -- commands -------------------------------------------------------------------------------------
 
@@ -265,6 +348,23 @@ class FakeValet:
         names = list(self.loaded) if model is None else [self._canonical(model)]
         return tuple(ModelRef("ollama", name) for name in names if self.loaded.pop(name, None))
 
+    async def start_service(self, provider: str | None = None) -> ServiceBegun:
+        self._called("start_service", provider=provider)
+        return self._begun(ServiceAction.START, provider)
+
+    async def stop_service(self, provider: str | None = None, *, is_forced: bool = False) -> ServiceBegun:
+        self._called("stop_service", provider=provider, is_forced=is_forced)
+        return self._begun(ServiceAction.STOP, provider)
+
+    async def restart_service(self, provider: str | None = None) -> ServiceBegun:
+        self._called("restart_service", provider=provider)
+        return self._begun(ServiceAction.RESTART, provider)
+
+    def _begun(self, action: ServiceAction, provider: str | None) -> ServiceBegun:
+        if provider not in (None, "ollama"):
+            raise NotFound(f"There is no provider called “{provider}”.", param="provider")
+        return ServiceBegun(action=action, provider="ollama", message="It is being done.")
+
     async def place_hold(
         self, *, owner: str, reason: str = "", ttl_s: float | None = None, pid: int | None = None
     ) -> Hold:
@@ -305,8 +405,8 @@ class FakeValet:
             except asyncio.CancelledError:
                 self.is_admission_cancelled = True
                 raise
-        upstream = Upstream(base_url=self.upstream_url, model=name, headers={"X-Engine": "fake"})
-        lease = FakeLease(ModelRef("ollama", name), upstream)
+        lease = self._lease(name, failed)
+        self.wishes.append(wish)
         self.leases.append(lease)
         self.in_flight += 1
         try:
@@ -350,6 +450,21 @@ class FakeValet:
         self.calls.append((name, arguments))
         if name in self.fails:
             raise self.fails[name]
+
+    def _lease(self, name: str, failed: Mapping[ModelRef, ValetError]) -> FakeLease:
+        """On the first candidate that has not failed; `candidates` are (provider, address)."""
+        candidates = [(ModelRef(provider, name), url) for provider, url in self.candidates] or [
+            (ModelRef("ollama", name), self.upstream_url)
+        ]
+        left = [(ref, url) for ref, url in candidates if ref not in failed]
+        if not left:
+            raise next(reversed(failed.values()))
+        ref, url = left[0]
+        fields = {"base_url": url, "model": name, "headers": {"X-Engine": "fake"}, **self.upstream_fields}
+        lease = FakeLease(ref, Upstream(**fields))
+        lease.has_next = len(left) > 1
+        lease.overrides = self.overrides
+        return lease
 
     def _canonical(self, model: str) -> str:
         name = model.removeprefix("ollama/")

@@ -199,9 +199,10 @@ async def test_a_lease_that_is_revoked_ends_a_whole_answer_with_503() -> None:
     async with routed("hang") as (site, engine):
         asking = asyncio.create_task(site.call("POST", CHAT, ASK))
         await asyncio.wait_for(engine.asked.wait(), 5)
+        site.valet.start_game("Hades")
         site.valet.leases[0].revoke(Paused("Hades is running.", retry_after_s=30))
         reply = await asking
-        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "paused", "30")
+        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "paused", "42")
         await asyncio.wait_for(engine.left.wait(), 3)
 
 
@@ -325,7 +326,7 @@ async def test_bad_requests_are_400_in_openais_form(body: Any, code: str, param:
         ("POST", "/v1/models", 405),
         ("DELETE", "/v1/models/llama3", 405),
         ("POST", "/health", 405),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/v1/chat/completions/", 404),
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/models/nothing", 404),

@@ -12,9 +12,11 @@ from starlette.types import ASGIApp
 
 from tests.web.fake_valet import FakeClock, FakeValet
 from tray_valet.web.control_api import ControlApi
+from tray_valet.web.dialect_errors import answer_at, unexpected_at
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import ControlKeys, RouterKeys
 from tray_valet.web.policies import GuardPolicy, control_policy, router_policy
+from tray_valet.web.relay import Relay
 from tray_valet.web.router_api import RouterApi
 from tray_valet.web.server import WebServer
 
@@ -123,12 +125,20 @@ async def control_site(
 
 
 @asynccontextmanager
-async def router_site(valet: FakeValet | None = None, **policy: Any) -> AsyncIterator[Site]:
+async def router_site(
+    valet: FakeValet | None = None, *, relay: Relay | None = None, **policy: Any
+) -> AsyncIterator[Site]:
     """The guarded router API."""
     valet = valet or FakeValet()
-    api = RouterApi(valet)
+    api = RouterApi(valet, relay=relay or Relay(valet))
     keys = RouterKeys(lambda: valet.settings, resolve_secret=SECRETS.get)
-    guard = Guard(api, policy=lambda: _changed(router_policy(valet.settings), policy), keys=keys)
+    guard = Guard(
+        api,
+        policy=lambda: _changed(router_policy(valet.settings), policy),
+        keys=keys,
+        shape=answer_at,
+        shape_unexpected=unexpected_at,
+    )
     async with serving(guard, name="router", on_stopping=api.end_streams) as server:
         yield Site(server, valet, valet.clock, api)
     await api.close()

@@ -11,6 +11,7 @@ check stops forms. The client's address is that of the socket, never X-Forwarded
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from email.utils import formatdate
 
@@ -22,6 +23,7 @@ from tray_valet.web.errors import Answer, EdgeCode, ErrorType, HttpError, answer
 from tray_valet.web.keys import Keys
 from tray_valet.web.policies import GuardPolicy
 from tray_valet.web.requests import (
+    BODY_KEY,
     CLIENT_KEY,
     Authority,
     Origin,
@@ -32,6 +34,7 @@ from tray_valet.web.requests import (
 )
 
 _log = logging.getLogger(__name__)
+_BROWSERS_ONLY = (b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OWN_SITE = frozenset({"", "same-origin", "none"})
 _Headers = list[tuple[bytes, bytes]]
@@ -47,28 +50,40 @@ _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 class Guard:
     """ASGI middleware around one API. `policy` is asked for each request: settings change live."""
 
-    def __init__(self, app: ASGIApp, *, policy: Callable[[], GuardPolicy], keys: Keys) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        policy: Callable[[], GuardPolicy],
+        keys: Keys,
+        shape: Callable[[str, ValetError | HttpError], Answer] = lambda path, error: answer_for(error),
+        shape_unexpected: Callable[[str], Answer] = lambda path: unexpected(),
+    ) -> None:
+        """`shape` makes the answer of a refusal at a path, `shape_unexpected` that of a mistake of ours."""
         self._app = app
         self._policy = policy
         self._keys = keys
+        self._shape = shape
+        self._shape_unexpected = shape_unexpected
         self._in_flight = 0
+        self._date = _Date()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no lifespan, no WebSockets
         head = RequestHead(scope)
         policy = self._policy()
-        answering = _Answering(send, head, policy)
+        answering = _Answering(send, head, policy, self._date)
         self._in_flight += 1
         try:
             await self._handle(scope, receive, head, policy, answering)
         except ClientGoneError:
             return
         except (HttpError, ValetError) as error:
-            await answering.refuse(answer_for(error), receive)
+            await answering.refuse(self._shape(head.path, error), receive)
         except Exception:  # noqa: BLE001  # the HTTP edge: whatever went wrong becomes a 500 and a log line
             _log.exception("A request failed unexpectedly: %s %s", head.method, head.path[:200])
-            await answering.refuse(unexpected(), receive)
+            await answering.refuse(self._shape_unexpected(head.path), receive)
         finally:
             self._in_flight -= 1
 
@@ -87,7 +102,7 @@ class Guard:
             raise too_large(policy.max_body_bytes)
         body = await self._body_of_admitted(scope, receive, head, policy, answering)
         if body and head.method in _WRITES:
-            check_json(head)
+            check_json(head, policy)
         if self._in_flight > policy.max_in_flight:
             raise HttpError(
                 503,
@@ -107,12 +122,17 @@ class Guard:
             scope[CLIENT_KEY] = self._keys.admit(head)
         except HttpError as error:
             refusal = error
-        body = await read_body(
-            receive,
-            max_bytes=policy.max_body_bytes,
-            timeout_s=policy.body_timeout_s,
-            keep=refusal is None,
-        )
+        take = scope.get(BODY_KEY)
+        body: bytes | None = take() if take is not None else None
+        if body is None:
+            body = await read_body(
+                receive,
+                max_bytes=policy.max_body_bytes,
+                timeout_s=policy.body_timeout_s,
+                keep=refusal is None,
+            )
+        elif len(body) > policy.max_body_bytes:
+            raise too_large(policy.max_body_bytes)
         answering.has_body_left = False
         if refusal is not None:
             raise refusal
@@ -151,10 +171,22 @@ def check_origin(head: RequestHead, policy: GuardPolicy) -> Origin | None:
     return None
 
 
-def check_json(head: RequestHead) -> None:
-    """Raise 415 unless the body is declared to be JSON."""
-    kind, _, _ = head.text(b"content-type").partition(";")
-    if kind.strip().lower() != "application/json":
+def is_from_browser(head: RequestHead) -> bool:
+    """Whether a browser may have sent it: one that a page made, without a word of where from, has its name.
+
+    Pages can neither leave these headers out of what they make a browser send nor change all of them; old
+    browsers lack some, so each counts.
+    """
+    agent = head.all(b"user-agent")
+    return any(map(head.all, _BROWSERS_ONLY)) or any(b"mozilla" in value.lower() for value in agent)
+
+
+def check_json(head: RequestHead, policy: GuardPolicy) -> None:
+    """Raise 415 unless the body is declared to be JSON, or need not be."""
+    kinds = head.all(b"content-type")
+    if len(kinds) == 1 and kinds[0].partition(b";")[0].strip().lower() == b"application/json":
+        return
+    if policy.is_json_declared or is_from_browser(head):
         raise HttpError(
             415,
             ErrorType.INVALID_REQUEST,
@@ -208,12 +240,29 @@ def _foreign_page() -> HttpError:
     )
 
 
+class _Date:
+    """The header `Date`, written once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def now(self) -> bytes:
+        """The time of this second."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = formatdate(second, usegmt=True).encode()
+        return self._text
+
+
 class _Answering:
     """Sends answers with the headers that all of them carry."""
 
-    def __init__(self, send: Send, head: RequestHead, policy: GuardPolicy) -> None:
+    def __init__(self, send: Send, head: RequestHead, policy: GuardPolicy, date: _Date) -> None:
         self._send = send
         self._head = head
+        self._date = date
         self._is_page = head.path in policy.page_paths or head.path.startswith("/ui/")
         self._origin: str | None = None
         self._is_started = False
@@ -225,7 +274,7 @@ class _Answering:
 
     async def send(self, message: Message) -> None:
         """ASGI `send`, adding our headers to the start of the answer."""
-        if message["type"] == "http.response.start":
+        if not self._is_started and message["type"] == "http.response.start":
             self._is_started = True
             message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
@@ -265,7 +314,7 @@ class _Answering:
         present = {name for name, _ in headers}
         headers.extend(pair for pair in _ALWAYS if pair[0] not in present)
         headers.append((b"vary", b"Origin"))
-        headers.append((b"date", formatdate(usegmt=True).encode()))
+        headers.append((b"date", self._date.now()))
         if b"cache-control" not in present:
             headers.append((b"cache-control", b"no-cache" if self._is_page else b"no-store"))
         if b"content-security-policy" not in present:

@@ -20,6 +20,7 @@ class GuardPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one API. Sizes in bytes, times in seconds.
 
     `any_address`: bound to every address, so the one that a connection came in by is ours too.
+    `is_json_declared`: a body must be declared to be JSON by programs too, not only by browsers.
     `page_paths`: where a link on another page may lead (a plain navigation), being pages for people.
     """
 
@@ -30,6 +31,7 @@ class GuardPolicy(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: float
     page_paths: tuple[str, ...] = ()
     max_in_flight: int = 256
+    is_json_declared: bool = True
 
 
 def control_policy(settings: Settings) -> GuardPolicy:
@@ -38,20 +40,43 @@ def control_policy(settings: Settings) -> GuardPolicy:
 
 
 def router_policy(settings: Settings) -> GuardPolicy:
-    """The router API's policy: large bodies (pictures travel in them), two minutes to send one."""
-    return _policy(settings.router, body_timeout_s=120.0, page_paths=(), max_in_flight=2048)
+    """The router API's policy: large bodies (pictures travel in them), two minutes to send one.
+
+    Ollama's users send JSON by `curl -d`, which declares it to be a form.
+    """
+    return _policy(
+        settings.router,
+        body_timeout_s=120.0,
+        page_paths=(),
+        max_in_flight=2048,
+        is_json_declared=False,
+    )
 
 
 @lru_cache(maxsize=8)
-def _named(
-    host: str, allowed_hosts: tuple[str, ...], cors_origins: tuple[str, ...]
-) -> tuple[frozenset[Authority], bool, frozenset[Origin]]:
+def _policy_of(
+    host: str,
+    allowed_hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
+    max_body_bytes: int,
+    body_timeout_s: float,
+    page_paths: tuple[str, ...],
+    max_in_flight: int,
+    is_json_declared: bool,
+) -> GuardPolicy:
     own = {authority for name in (host, *_LOOPBACK_NAMES) if (authority := host_of(name)) is not None}
     extra = {authority for name in allowed_hosts if (authority := host_of(name)) is not None}
-    origins = {origin for text in cors_origins if (origin := parse_origin(text)) is not None}
     address = as_ip(host)
-    is_wildcard = address is not None and address.is_unspecified
-    return frozenset(own | extra), is_wildcard, frozenset(origins)
+    return GuardPolicy(
+        hosts=frozenset(own | extra),
+        any_address=address is not None and address.is_unspecified,
+        origins=frozenset(origin for text in cors_origins if (origin := parse_origin(text)) is not None),
+        max_body_bytes=max_body_bytes,
+        body_timeout_s=body_timeout_s,
+        page_paths=page_paths,
+        max_in_flight=max_in_flight,
+        is_json_declared=is_json_declared,
+    )
 
 
 def _policy(
@@ -60,14 +85,15 @@ def _policy(
     body_timeout_s: float,
     page_paths: tuple[str, ...],
     max_in_flight: int,
+    is_json_declared: bool = True,
 ) -> GuardPolicy:
-    hosts, any_address, origins = _named(section.host, section.allowed_hosts, section.cors_origins)
-    return GuardPolicy(
-        hosts=hosts,
-        any_address=any_address,
-        origins=origins,
-        max_body_bytes=section.max_body_bytes,
-        body_timeout_s=body_timeout_s,
-        page_paths=page_paths,
-        max_in_flight=max_in_flight,
+    return _policy_of(  # asked for each request: made once for as long as the settings are the same
+        section.host,
+        section.allowed_hosts,
+        section.cors_origins,
+        section.max_body_bytes,
+        body_timeout_s,
+        page_paths,
+        max_in_flight,
+        is_json_declared,
     )

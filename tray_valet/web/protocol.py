@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
+from tray_valet.web.requests import BODY_KEY, GONE_KEY
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
@@ -30,6 +32,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
     _head_deadline: asyncio.TimerHandle | None = None
     _is_refused = False
     _is_in_head = True
+    _is_lost = False
+    _on_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are far too many."""
@@ -40,9 +44,37 @@ class ValetHttpProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and tell who works for it."""
+        self._is_lost = True
         self._forget_deadline()
         super().connection_lost(exc)
+        on_gone, self._on_gone = self._on_gone, None
+        if on_gone is not None:
+            on_gone()
+
+    def whole_body(self) -> bytes | None:
+        """The body of the request that is being answered, if it is whole already, as most are."""
+        cycle = self.cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue or self.pipeline:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        return body
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Have `call` called when the client closes the connection; None: nothing any more.
+
+        For the request that is being answered. Soon, if it has left already. It spares a task that waits for
+        `receive`.
+        """
+        self._on_gone = call
+        if call is None:
+            return
+        if self._is_lost:
+            self._on_gone = None
+            self.loop.call_soon(call)
+        elif not self.pipeline:
+            self.flow.resume_reading()  # a body that came in one large piece has stopped it
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and say in JSON what is wrong with a head that it refuses."""
@@ -56,6 +88,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new head begins."""
         super().on_message_begin()
+        self.scope[GONE_KEY] = self.when_gone  # type: ignore[literal-required]
+        self.scope[BODY_KEY] = self.whole_body  # type: ignore[literal-required]
         self._head_bytes = 0
         self._await_head()
 
@@ -91,6 +125,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
 
         Java's HttpClient offers h2c with every request; a server may pass that over (RFC 9110, 7.8).
         """
+        if _UPGRADE.search(data) is None:
+            return data
         head, separator, rest = data.partition(b"\r\n\r\n")
         return _UPGRADE.sub(b"\r\n" + _MASK + b":", head) + separator + rest
 

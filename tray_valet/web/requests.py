@@ -7,6 +7,7 @@ Must not: look at `request.url` or X-Forwarded-For: both are the caller's words,
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 from starlette.types import Scope
@@ -17,6 +18,11 @@ _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
+# Where our server leaves a function in the scope that takes what is to be called when the client leaves
+# (None: nothing any more). One call at a time; soon, if it has left already.
+GONE_KEY = "tray_valet.when_gone"
+# Where it leaves a function that gives the body, if that is whole already; else None, and nothing is taken.
+BODY_KEY = "tray_valet.whole_body"
 
 
 class Authority(msgspec.Struct, frozen=True):
@@ -69,6 +75,7 @@ class RequestHead:
         return address is not None and address.is_loopback
 
 
+@lru_cache(maxsize=256)
 def parse_authority(text: str) -> Authority | None:
     """Take `host[:port]` apart; None if it is malformed, carries a user name, or is a trick.
 

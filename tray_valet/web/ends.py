@@ -1,0 +1,123 @@
+"""How others end a request that is being worked on: its client left, a game started, the engine is silent.
+
+Decides: nothing; it carries the reason into the task that works. Must not: be used by another task than the
+one that made it. No task watches for these: each is a callback that cancels what the request waits for,
+whatever that is, and the reason is picked up where the cancellation arrives (as `asyncio.timeout` does it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tray_valet.core.errors import TimedOut
+
+
+class Ends:
+    """The ends of one request. The first reason counts, except that a final one comes before all others."""
+
+    __slots__ = ("_final", "_is_open", "_task", "_why")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task(asyncio.get_running_loop())
+        assert task is not None
+        self._task = task
+        self._why: Exception | None = None
+        self._final: Exception | None = None
+        self._is_open = True
+
+    @property
+    def final(self) -> Exception | None:
+        """Why the request as a whole is over; None = it is not."""
+        return self._final
+
+    def end(self, why: Exception) -> None:
+        """End what is being tried now. Call it from a callback of the loop, not from the task itself."""
+        if self._is_open and self._why is None and self._final is None:
+            self._why = why
+            self._task.cancel()
+
+    def end_all(self, why: Exception) -> None:
+        """End the request as a whole."""
+        if not self._is_open or self._final is not None:
+            return
+        self._final = why
+        if self._why is None:
+            self._task.cancel()
+
+    def reason(self) -> Exception | None:
+        """The reason of a cancellation that has arrived; None where it is not one of ours: pass it on."""
+        why, self._why = self._final or self._why, None
+        if why is None or self._task.uncancel() > 0:
+            return None
+        return why
+
+    def close(self) -> None:
+        """Nothing is to be ended any more."""
+        self._is_open = False
+
+
+class Silence:
+    """How long one engine has been waited for. `since_s` in loop time; None = it is not waited for."""
+
+    __slots__ = ("_loop", "ends", "limit_s", "since_s", "what")
+
+    def __init__(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: str) -> None:
+        self.ends = ends
+        self.limit_s = limit_s
+        self.what = what
+        self._loop = loop
+        self.since_s: float | None = None
+
+    def begins(self) -> None:
+        """The engine is waited for from now on."""
+        self.since_s = self._loop.time()
+
+    def is_over(self) -> None:
+        """It has said something."""
+        self.since_s = None
+
+
+class SilenceWatch:
+    """Ends what is being tried when an engine says nothing for too long; one timer looks at all of them.
+
+    Must not: be exact: it looks every quarter of a second.
+    """
+
+    def __init__(self, *, look_s: float = 0.25) -> None:
+        self._look_s = look_s
+        self._watched: set[Silence] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, ends: Ends, limit_s: float, what: str) -> Silence:
+        """Begin to watch; `what` may be silent for `limit_s` seconds."""
+        loop = asyncio.get_running_loop()
+        silence = Silence(ends, loop, limit_s, what)
+        self._watched.add(silence)
+        if self._timer is None:
+            self._timer = loop.call_later(self._look_s, self._look, loop)
+        return silence
+
+    def forget(self, silence: Silence) -> None:
+        """Watch it no more."""
+        self._watched.discard(silence)
+
+    def close(self) -> None:
+        """Watch nothing."""
+        self._watched.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = loop.time()
+        for silence in tuple(self._watched):
+            since_s = silence.since_s
+            if since_s is not None and now_s - since_s >= silence.limit_s:
+                self._watched.discard(silence)
+                silence.ends.end(
+                    TimedOut(
+                        f"{silence.what} was silent for {silence.limit_s:g} seconds.",
+                        remedy="Slow models need a larger router.request_timeout_seconds.",
+                    )
+                )
+        self._timer = loop.call_later(self._look_s, self._look, loop) if self._watched else None

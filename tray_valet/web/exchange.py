@@ -1,0 +1,273 @@
+"""One exchange with an upstream: the request goes there, its answer comes back as it arrives.
+
+Decides: which headers pass, and what an engine's refusal means for the next candidate.
+Must not: choose the upstream, wait for a model, or tell a client of failures (they are raised).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from tray_valet.core.commands import Lease
+from tray_valet.core.dialects import Framing
+from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.delivery import Delivery
+from tray_valet.web.ends import Silence
+from tray_valet.web.question import Question, question_for
+from tray_valet.web.request_body import Asked
+from tray_valet.web.token_tail import TokenTail
+from tray_valet.web.upstream_client import UpstreamClient, UpstreamRequest, UpstreamResponse
+
+_Headers = list[tuple[bytes, bytes]]
+_REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
+_REFUSAL_S = 5.0
+_OVERLOADED, _FAILURE, _ERROR, _OK = 429, 500, 400, 200
+_PREVIEW_BYTES = 200
+# RFC 9110, 7.6.1, and what belongs to one hop or to us alone.
+_NOT_UPSTREAM = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade host content-length authorization x-api-key api-key cookie "
+    b"accept-encoding expect origin referer forwarded x-forwarded-for x-forwarded-host "
+    b"x-forwarded-proto x-request-priority content-type sec-fetch-site sec-fetch-mode sec-fetch-dest "
+    b"sec-fetch-user".split()
+)
+_NOT_DOWNSTREAM = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade "
+    b"server date set-cookie access-control-allow-origin access-control-allow-credentials "
+    b"access-control-allow-methods access-control-allow-headers access-control-expose-headers "
+    b"access-control-allow-private-network access-control-max-age".split()
+)
+_JSON = (b"content-type", b"application/json")
+_UNBUFFERED = (b"x-accel-buffering", b"no")
+_FRAMINGS = {
+    b"text/event-stream": Framing.EVENTS,
+    b"application/x-ndjson": Framing.LINES,
+}
+
+
+class Watch(Protocol):
+    """Somebody who looks at each piece of an answer."""
+
+    def add(self, piece: bytes, *, is_stream: bool) -> None: ...
+
+
+class RejectedError(UpstreamFailed):
+    """The engine answered with a refusal of its own, which another candidate may make good."""
+
+    def __init__(self, who: str, status: int, headers: _Headers, body: bytes) -> None:
+        super().__init__(f"{who} answered {status}.")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Exchange:
+    """One request forwarded under a lease. `run` it, and `close` it in any case."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        lease: Lease,
+        asked: Asked,
+        delivery: Delivery,
+        tail: TokenTail,
+        *,
+        silence: Silence,
+    ) -> None:
+        self._client = client
+        self._lease = lease
+        self._asked = asked
+        self._delivery = delivery
+        self._tail = tail
+        self._response: UpstreamResponse | None = None
+        self._silence = silence
+
+    async def run(self) -> None:
+        """Forward and stream back.
+
+        Raises RejectedError, ProviderUnreachable, UpstreamFailed; what ends it from outside cancels it.
+        """
+        question = question_for(self._asked, self._lease)
+        response = await self._open(question)
+        if response.status >= _ERROR and (
+            self._is_for_the_next(response.status) or self._delivery.is_started
+        ):
+            raise RejectedError(
+                self._lease.ref.provider,
+                response.status,
+                self._headers(response, is_stream=False),
+                await self._refusal(response, question),
+            )
+        if question.assembler is not None and response.status == _OK and _framing_of(response) is not None:
+            await self._put_together(response, question)
+        elif question.native is not None:
+            await self._translate(response, question)
+        else:
+            await self._pass_on(response)
+
+    def close(self) -> None:
+        """End what is still going on with the engine."""
+        if self._response is not None:
+            self._response.close()
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    async def _open(self, question: Question) -> UpstreamResponse:
+        upstream = self._lease.upstream
+        request = UpstreamRequest(
+            base_url=upstream.base_url,
+            target=question.target,
+            headers=[_JSON, *_passed_on(self._asked.headers, _NOT_UPSTREAM), *_encoded(upstream.headers)],
+            body=question.body,
+            who=self._lease.ref.provider,
+        )
+        self._silence.begins()
+        self._response = response = await self._client.open(request)
+        self._silence.is_over()
+        return response
+
+    async def _next(self, response: UpstreamResponse) -> bytes | None:
+        self._silence.begins()
+        chunk = await response.read_chunk()
+        self._silence.is_over()
+        return chunk
+
+    def _is_for_the_next(self, status: int) -> bool:
+        return (status >= _FAILURE or status == _OVERLOADED) and self._lease.has_next
+
+    async def _refusal(self, response: UpstreamResponse, question: Question) -> bytes:
+        """The body of a refusal; one that is endless or slow is left as far as it came."""
+        pieces: list[bytes] = []
+        size_bytes = 0
+        try:
+            async with asyncio.timeout(_REFUSAL_S):
+                while size_bytes < _REFUSAL_BYTES and (chunk := await response.read_chunk()) is not None:
+                    pieces.append(chunk)
+                    size_bytes += len(chunk)
+        except (TimeoutError, UpstreamFailed):
+            pass
+        body = b"".join(pieces)
+        return question.native.error(response.status, body) if question.native is not None else body
+
+    # -- passing on ------------------------------------------------------------------------------------
+
+    async def _pass_on(self, response: UpstreamResponse) -> None:
+        """The engine's bytes as they are."""
+        framing = _framing_of(response)
+        is_stream = framing is not None
+        # The head waits for the first byte: until then another candidate may answer.
+        chunk = await self._next(response)
+        self._check_early_head(framing, chunk)
+        delivery, tail = self._delivery, self._tail
+        await delivery.begin(response.status, self._headers(response, is_stream=is_stream), framing)
+        while chunk is not None:
+            tail.add(chunk, is_stream=is_stream)
+            if response.is_ended:
+                await delivery.finish(chunk)
+                return
+            await delivery.write(chunk)
+            chunk = await self._next(response)
+        await delivery.finish()
+
+    def _check_early_head(self, framing: Framing | None, chunk: bytes | None) -> None:
+        """A client that was promised events must not get something else."""
+        if self._delivery.is_started and framing is None:
+            shown = (chunk or b"")[:_PREVIEW_BYTES].decode(errors="replace")
+            raise UpstreamFailed(f"{self._lease.ref.provider} did not stream its answer: {shown}")
+
+    async def _put_together(self, response: UpstreamResponse, question: Question) -> None:
+        """A whole answer from a stream that only we asked for."""
+        assembler = question.assembler
+        assert assembler is not None
+        while (chunk := await self._next(response)) is not None:
+            assembler.feed(chunk)
+            self._tail.add(chunk, is_stream=True)
+            if assembler.error is not None:
+                break
+        if assembler.error is not None:
+            status, body = assembler.error
+            if self._is_for_the_next(status):
+                raise RejectedError(self._lease.ref.provider, status, self._own_headers(), body)
+            await self._deliver_whole(status, body)
+            return
+        await self._deliver_whole(_OK, assembler.finish())
+
+    async def _translate(self, response: UpstreamResponse, question: Question) -> None:
+        """Ollama's answer in the words that the client knows."""
+        native, delivery = question.native, self._delivery
+        assert native is not None
+        if response.status != _OK:
+            body = await self._refusal(response, question)
+            await self._deliver_whole(response.status, body)
+            return
+        status, kind = native.head(response.status)
+        while (chunk := await self._next(response)) is not None:
+            self._tail.add(chunk, is_stream=native.is_stream)
+            if piece := native.feed(chunk):
+                if not delivery.has_answer:
+                    await delivery.begin(status, self._own_headers(kind), Framing.EVENTS)
+                await delivery.write(piece)
+        rest = native.finish()
+        if not native.is_stream:
+            await self._deliver_whole(status, rest)
+            return
+        if not delivery.has_answer:
+            await delivery.begin(status, self._own_headers(kind), Framing.EVENTS)
+        await delivery.finish(rest)
+
+    async def _deliver_whole(self, status: int, body: bytes) -> None:
+        headers = [*self._own_headers(), (b"content-length", str(len(body)).encode())]
+        await self._delivery.begin(status, headers, None)
+        await self._delivery.finish(body)
+
+    # -- headers ---------------------------------------------------------------------------------------
+
+    def _headers(self, response: UpstreamResponse, *, is_stream: bool) -> _Headers:
+        headers = _passed_on(response.headers, _NOT_DOWNSTREAM)
+        if is_stream or response.status >= _ERROR:
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        headers.append(_UNBUFFERED)
+        headers += valet_headers(self._lease)
+        return headers
+
+    def _own_headers(self, kind: bytes = _JSON[1]) -> _Headers:
+        return [(b"content-type", kind), _UNBUFFERED, *valet_headers(self._lease)]
+
+
+def valet_headers(lease: Lease) -> _Headers:
+    """Who answered, and why that one."""
+    return [
+        (b"x-valet-provider", _header_text(lease.ref.provider)),
+        (b"x-valet-model", _header_text(lease.ref.model)),
+        (b"x-valet-reason", _header_text(lease.reason)),
+    ]
+
+
+def _header_text(text: str) -> bytes:
+    # Header values are Latin-1 at most and one line; reasons are sentences with typographic marks.
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    plain = text.translate({0x201C: '"', 0x201D: '"', 0x2019: "'", 0x2013: "-", 0x2014: "-", 0x2026: "..."})
+    return "".join(char if " " <= char <= "~" else "?" for char in plain).encode()
+
+
+def _framing_of(response: UpstreamResponse) -> Framing | None:
+    for name, value in response.headers:
+        if name == b"content-type":
+            return _FRAMINGS.get(value.partition(b";")[0].strip().lower())
+    return None
+
+
+def _passed_on(headers: _Headers, dropped: frozenset[bytes]) -> _Headers:
+    """Without what is for one hop only: the known ones, and those that `Connection` names."""
+    passed = [pair for pair in headers if pair[0] not in dropped]
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            named = {token.strip().lower() for token in value.split(b",")}
+            passed = [pair for pair in passed if pair[0] not in named]
+    return passed
+
+
+def _encoded(headers: dict[str, str]) -> _Headers:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
