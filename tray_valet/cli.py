@@ -134,6 +134,17 @@ def _activity(arguments: argparse.Namespace) -> int | None:
     return None
 
 
+def _ledger(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import ledger
+
+    if arguments.forget is None:
+        ledger.show(_client(), is_json=arguments.json)
+    else:
+        game = arguments.forget if isinstance(arguments.forget, str) else None
+        ledger.forget(_client(), game, is_json=arguments.json)
+    return None
+
+
 def _games(arguments: argparse.Namespace) -> int | None:
     if arguments.classify is not None:
         _classify(arguments)
@@ -212,6 +223,53 @@ def _unload(arguments: argparse.Namespace) -> int | None:
     return None
 
 
+def _service(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import service
+
+    service.service(
+        _client(),
+        arguments.action,
+        arguments.provider,
+        is_forced=arguments.force,
+        is_json=arguments.json,
+    )
+    return None
+
+
+def _doctor(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import doctor
+
+    return doctor.doctor(os.environ, arguments.config, is_json=arguments.json)
+
+
+def _diagnostics(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import diagnostics
+
+    diagnostics.diagnostics(os.environ, arguments.config, arguments.file, is_json=arguments.json)
+    return None
+
+
+def _selftest(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import holding, selftest
+    from tray_valet.services.settings import SettingsStore
+
+    holding.check_load_arguments(arguments.model, None)
+    return selftest.selftest(
+        _client,
+        arguments.model,
+        default=SettingsStore(_config_file(arguments), os.environ).load().models.default,
+        is_offline=arguments.offline,
+        is_json=arguments.json,
+    )
+
+
+def _routes(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import routes
+
+    routes.routes(_client(), is_json=arguments.json)
+    return None
+
+
 def _config(arguments: argparse.Namespace) -> int | None:
     from tray_valet.commands import config
 
@@ -224,6 +282,26 @@ def _config(arguments: argparse.Namespace) -> int | None:
         answer = config.check(file, os.environ, is_json=arguments.json)
     else:
         answer = config.show(file, os.environ, is_json=arguments.json)
+    print(answer.text)
+    return answer.exit_code
+
+
+def _import(arguments: argparse.Namespace) -> int | None:
+    from pathlib import Path
+
+    from tray_valet.commands import importing
+    from tray_valet.desktop.paths import directories_of
+    from tray_valet.desktop.secret_keeper import SecretKeeper
+
+    wish = importing.Wish(
+        path=Path(os.path.expanduser(arguments.path)),
+        settings_file=_config_file(arguments),
+        is_dry_run=arguments.dry_run,
+        is_replacing=arguments.replace,
+        is_json=arguments.json,
+    )
+    keeper = SecretKeeper(directories_of(os.environ).secrets_file)
+    answer = importing.import_settings(wish, os.environ, keeper)
     print(answer.text)
     return answer.exit_code
 
@@ -282,12 +360,19 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     **{name: _show(name) for name in ("status", "ps", "models", "explain", "providers")},
     "games": _games,
     "activity": _activity,
+    "ledger": _ledger,
     "pause": _pause,
     "resume": _resume,
     "run": _run,
     "load": _load,
     "unload": _unload,
+    "service": _service,
+    "routes": _routes,
+    "doctor": _doctor,
+    "diagnostics": _diagnostics,
+    "selftest": _selftest,
     "config": _config,
+    "import": _import,
     "logs": _logs,
     "autostart": _autostart,
     "open": _open,

@@ -48,6 +48,7 @@ class Lifecycle:
 
     async def _start(self) -> None:
         self._valet.journal.read()
+        self._valet.ledger.read()
         # An orderly end takes the runtime file away.
         was_interrupted = self._valet.journal.was_interrupted or self._valet.directories.runtime_file.exists()
         await self._valet.builder.records.end_leftovers(self._valet.table, self._valet.clock)
@@ -117,6 +118,9 @@ class Lifecycle:
             "settings": lambda: self._valet.store.watch(self._on_settings),
             "preload": self._preload,
             "notices": self._valet.notifier.run,
+            "request log": self._valet.request_log.run,
+            "ledger": self._valet.ledger.run,
+            "reload fights": self._valet.fights.run,
             "autostart": lambda: self._valet.autostart.apply(self._valet.settings.desktop.autostart),
             **self._more_loops,
         }
@@ -178,10 +182,14 @@ class Lifecycle:
             task.cancel()
         await asyncio.gather(*(server.stop(grace_s=1.0) for server in self._valet.servers))
         await asyncio.wait(tasks, timeout=1)
+        await self._valet.request_log.close()  # the last answers have ended
+        await self._valet.desk.close()
+        await self._valet.revival.close()
         await asyncio.gather(
             self._valet.window.close(), self._valet.fleet.close(), self._valet.router_api.close()
         )
         await self._valet.journal.close()
+        await self._valet.ledger.close()
         self._valet.directories.runtime_file.unlink(missing_ok=True)
 
     async def _note_residents(self) -> None:

@@ -14,7 +14,10 @@ from tray_valet.adapters.machine import LibraryScanners, gpu_sensor, host_sensor
 from tray_valet.adapters.notifications import system_notifier
 from tray_valet.adapters.processes import ProcessAdapters
 from tray_valet.adapters.providers import ProviderBuilder
+from tray_valet.adapters.services import ServiceAdapters
 from tray_valet.core.config import Appearance, LocalAccess, Settings
+from tray_valet.core.holds import HoldKind
+from tray_valet.core.revival import Crash, definition_of
 from tray_valet.core.watchdog import State
 from tray_valet.desktop.autostart import launch_command, system_autostart
 from tray_valet.desktop.log_files import log_path, log_tail
@@ -27,13 +30,17 @@ from tray_valet.services.activity import Activity
 from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.autostart_wish import AutostartWish
 from tray_valet.services.clock import SystemClock
+from tray_valet.services.cpu_yield import CpuYield
 from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.evictor import Evictor
+from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.game_watch import GameWatch
+from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.idle import IdleUnloader
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
 from tray_valet.services.memory_probe import MemoryProbe
@@ -41,11 +48,20 @@ from tray_valet.services.notifier import NotifierService
 from tray_valet.services.picture import Addresses, Picture
 from tray_valet.services.pressure_watch import PressureWatch
 from tray_valet.services.provider_set import ProviderSet
+from tray_valet.services.reload_fights import ReloadFights
+from tray_valet.services.request_log import RequestLog
 from tray_valet.services.restorer import Restorer
+from tray_valet.services.revival import Revival
+from tray_valet.services.runner_service import RunnerService
+from tray_valet.services.server_end import ServerEnd
+from tray_valet.services.service_desk import ServiceDesk
 from tray_valet.services.settings import SettingsStore
+from tray_valet.services.tally import TallyBook
+from tray_valet.services.traffic import Traffic
 from tray_valet.services.valet import ValetService
 from tray_valet.services.watchdog import Watchdog
 from tray_valet.web.control_api import ControlApi
+from tray_valet.web.dialect_errors import answer_at, unexpected_at
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import ControlKeys, RouterKeys
 from tray_valet.web.policies import control_policy, router_policy
@@ -97,8 +113,15 @@ class Wiring:
         self.table, self._process_watch = processes.table, processes.watch
         self.activity = Activity(self.clock)
         record = self.activity.record
-        self.holds = HoldBook(self.clock, self.table, record, lambda: self.watchdog.wake())
+        self.holds = HoldBook(self.clock, self.table, record, self._on_holds_change)
         self.fleet = Fleet(self.clock, record, self._on_fleet_change)
+        self.tally = TallyBook(self.clock)
+        self.activity.tell(self.tally.note)
+        self.ledger = LedgerBook(self.directories.ledger_file, self.clock, write_atomically)
+        self.activity.tell(self.ledger.note)
+        self.traffic = Traffic(lambda ref: self.fleet.knows(ref))
+        self.activity.tell(self.traffic.note_fact)
+        self.request_log = RequestLog(self.directories.requests_file)
         self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically, record)
         self._gpus = gpu_sensor(self.clock)
         self.machine = Machine(
@@ -117,6 +140,7 @@ class Wiring:
             lambda: self.settings,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
+            lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
         )
         self.loader = Loader(
             self.fleet,
@@ -127,6 +151,22 @@ class Wiring:
             lambda demand: self.watchdog.closed_by(demand),
         )
         self.dispatcher.loader = self.loader
+        self.cpu_yield = CpuYield(self.fleet, lambda: self.holds.in_effect)
+        self.revival = Revival(
+            self.fleet,
+            self.clock,
+            self.activity.record,
+            lambda demand: self.watchdog.closed_by(demand),
+            lambda ref: definition_of(self.settings, ref),
+            lambda slot, request: self.loader.ensure(slot, request),
+        )
+        self.loader.revival = self.revival
+        self.loader.fit = Fit(
+            self.fleet,
+            lambda: self.machine.sample(0.0),
+            MemoryProbe(self.table, self._gpus).with_vram,
+            lambda: self.settings.models,
+        )
         self.idle = IdleUnloader(
             self.fleet,
             self.loader,
@@ -148,12 +188,16 @@ class Wiring:
             lambda: self.settings.eviction,
         )
         self.restorer = Restorer(self.fleet, self.loader, self.journal, self.clock, self.activity.record)
+        self.fights = ReloadFights(
+            self.fleet, self.table, self.clock, self.activity.record, lambda: self.addresses.router_url
+        )
         self.watchdog = Watchdog(
             self.clock,
             self.holds,
             self.fleet,
             self.evictor,
             self.restorer,
+            self.fights,
             self.activity.record,
             lambda: self.machine.latest,
             self._on_state_change,
@@ -176,6 +220,8 @@ class Wiring:
             self.machine, self.table, self.fleet, self.holds, self.clock, lambda: self.settings.thresholds
         )
         self.pressure_notices = pressure_notices(self._system)
+        self.history = HistoryBook(self.clock, lambda: self.pressure.signals, lambda: self.watchdog.state)
+        self.machine.tell(self.history.note)
 
     def _build_providers(self) -> None:
         """Who builds providers, and keeps them in step with the settings."""
@@ -184,8 +230,9 @@ class Wiring:
             table=self.table,
             directories=self.directories,
             base_dir=self.store.path.parent,
-            record=self.activity.record,
-            on_crash=self.fleet.look_soon,
+            on_crash=self._on_crash,
+            secret=self.secrets.get,
+            vram_multiplier=lambda: self.settings.models.vram_multiplier,
         )
         self.providers = ProviderSet(
             self.fleet, self.builder.build, self.builder.build_demo, self.builder.is_ollama_there
@@ -209,6 +256,7 @@ class Wiring:
             dispatcher=self.dispatcher,
             addresses=self.addresses,
         )
+        self._build_desk()
         self.valet = ValetService(
             clock=self.clock,
             table=self.table,
@@ -223,6 +271,12 @@ class Wiring:
             journal=self.journal,
             watchdog=self.watchdog,
             picture=picture,
+            desk=self.desk,
+            traffic=self.traffic,
+            tally=self.tally,
+            request_log=self.request_log,
+            ledger=self.ledger,
+            history=self.history,
             models_dir=self._models_dir,
             quit_requested=self.quit_requested,
             own_log=lambda: log_tail(log_path(self.directories.log_file, self.settings.log.file)),
@@ -235,6 +289,29 @@ class Wiring:
             self.clock,
             self._keep_running,
         )
+
+    def _build_desk(self) -> None:
+        """Who starts and stops the providers' own servers."""
+        log_file = self.directories.log_file.with_name("ollama-serve.log")
+        services = ServiceAdapters(self._system, self.table, os.environ, log_file)
+        self.desk = ServiceDesk(
+            self.fleet,
+            self.clock,
+            self.activity.record,
+            ServerEnd(self.table, self.clock),
+            RunnerService(
+                self.fleet, self.loader, self.clock, lambda provider: self.valet.unload(provider=provider)
+            ),
+            service_of=services.service_of,
+            is_ollama_sought=lambda: self.settings.providers is None,
+            finds_ollama=self._finds_ollama,
+        )
+
+    async def _finds_ollama(self) -> bool:
+        if not await self.builder.is_ollama_there():
+            return False
+        await self.providers.apply(self.settings)
+        return True
 
     def _build_servers(self) -> None:
         control, router = self.settings.control, self.settings.router
@@ -268,12 +345,14 @@ class Wiring:
             on_stopping=self.control_api.end_streams,
             who_listens=self._who_listens,
         )
-        self.router_api = RouterApi(self.valet)
+        self.router_api = RouterApi(self.valet, resident_bytes=self._resident_bytes)
         self.router = WebServer(
             Guard(
                 self.router_api,
                 policy=lambda: router_policy(self.settings),
                 keys=RouterKeys(lambda: self.settings, resolve_secret=self.secrets.get),
+                shape=answer_at,
+                shape_unexpected=unexpected_at,
             ),
             name="router",
             host=router.host,
@@ -285,8 +364,20 @@ class Wiring:
 
     # -- what the services tell each other -----------------------------------------------------------
 
+    def _on_crash(self, crash: Crash) -> None:
+        self.fleet.note_gone(crash.ref)
+        self.revival.note_crash(crash)
+        self.fleet.look_soon()
+
+    def _on_holds_change(self) -> None:
+        self.cpu_yield.look()
+        self.dispatcher.gate_changed()
+        self.watchdog.wake()
+
     def _on_fleet_change(self) -> None:
+        self.cpu_yield.look()
         self.fleet_changed.set()
+        self.dispatcher.fleet_changed()
         self.watchdog.wake()
         self.pressure.look_soon()
 
@@ -319,6 +410,10 @@ class Wiring:
             if process
             else None
         )
+
+    def _resident_bytes(self) -> int | None:
+        me = self.table.describe(os.getpid())
+        return self.table.usage([me.identity]).resident_bytes if me is not None else None
 
     def look_every_s(self) -> float:
         is_calm = self.watchdog.state in (State.RUNNING, State.PROVIDER_DOWN)

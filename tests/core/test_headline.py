@@ -72,3 +72,29 @@ def test_a_pause_by_hand_says_when_it_ends(hold: Hold, to_bring_back: tuple[str,
 def test_a_program_is_told_when_a_pause_by_hand_ends(hold: Hold, sentence: str) -> None:
     said = refusal((hold,), 0.0, 30.0, ends_in_s((hold,), 1000.0))
     assert said.replace("\u00a0", " ") == sentence
+
+
+@pytest.mark.parametrize(
+    ("silent", "stopped", "to_bring_back", "title", "line"),
+    [
+        (("a",), (), (), "a does not answer", "Trying again every few seconds."),
+        (("a", "b"), (), ("m",), "a and b do not answer", "Trying again every few seconds. 1 model will"),
+        (("a",), ("a",), (), "a is stopped", "By you. Start it with: tray-valet service start a"),
+        (("a",), ("a",), ("m", "n"), "a is stopped", "service start a. 2 models will come back with it."),
+        (("a", "b"), ("b",), (), "b is stopped", "By you."),
+        (("a", "b"), ("a", "b"), (), "a and b are stopped", "By you."),
+    ],
+)
+def test_a_provider_that_the_user_has_stopped_is_no_trouble(
+    silent: tuple[str, ...], stopped: tuple[str, ...], to_bring_back: tuple[str, ...], title: str, line: str
+) -> None:
+    said = headline(
+        Scene(
+            state=State.PROVIDER_DOWN,
+            silent_providers=silent,
+            stopped_providers=stopped,
+            to_bring_back=to_bring_back,
+        )
+    )
+    assert said[0] == title
+    assert line in said[1].replace("\u00a0", " ")

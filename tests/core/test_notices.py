@@ -225,9 +225,23 @@ HELD = (Condition(type=ConditionType.MEMORY_STILL_HELD, reason="x", since=0.0),)
         (
             ev.RunnerCrashed(provider="local", model="qwen", message="Signal 11."),
             picture(),
-            "The process of qwen ended by itself",
+            "qwen ended unexpectedly",
             "Signal 11.",
             None,
+        ),
+        (
+            ev.RunnerCrashed(provider="local", model="qwen", message="signal 11.", retry_in_s=2.0),
+            picture(),
+            "qwen ended unexpectedly",
+            "Signal 11. It is started again.",
+            None,
+        ),
+        (
+            ev.RunnerGivenUp(provider="local", model="qwen", message="signal 11.", times=6, within_s=600.0),
+            picture(),
+            "qwen ended unexpectedly 6 times",
+            "It is not started again by itself. Signal 11.",
+            ChoiceKind.TRY_AGAIN,
         ),
         (
             ev.PauseUnfinished(cause="Hades", message="ollama still holds a."),
@@ -248,7 +262,7 @@ HELD = (Condition(type=ConditionType.MEMORY_STILL_HELD, reason="x", since=0.0),)
             picture(State.PAUSED, hold(), router_url="http://127.0.0.1:8766"),
             "qwen was loaded again during the pause",
             "A program asked ollama for it past Tray Valet, so it is set aside again. "
-            "Give the program the valet's address instead: http://127.0.0.1:8766.",
+            "Point the program at http://127.0.0.1:8766 instead.",
             None,
         ),
     ],

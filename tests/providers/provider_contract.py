@@ -24,7 +24,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tray_valet.core.errors import ProviderUnreachable, UnknownModel
+from tray_valet.core.errors import NotSupported, ProviderUnreachable, UnknownModel
 from tray_valet.core.models import LoadedModel, LoadRequest, Observation
 from tray_valet.core.ports import ProcessTable, Provider
 
@@ -278,3 +278,55 @@ class ReachabilityContract:
             await unreachable_provider.load(LoadRequest(model=model_names[0]))
         with pytest.raises(ProviderUnreachable):
             await unreachable_provider.unload(model_names[0])
+
+
+class ServedElsewhereContract:
+    """For providers whose models are loaded by whoever runs them; `model_names` are two that it has."""
+
+    async def test_installed_names_the_models_in_their_canonical_spelling(
+        self, provider: Provider, model_names: tuple[str, str]
+    ) -> None:
+        installed = {model.name for model in await provider.installed()}
+        assert set(model_names) <= installed
+        assert all(provider.canonical(name) == name for name in installed)
+
+    async def test_nothing_is_in_memory_here(self, provider: Provider, model_names: tuple[str, str]) -> None:
+        await provider.load(LoadRequest(model=model_names[0]))
+        assert is_idle(await provider.observe())
+        assert await provider.runners() == ()
+        assert await provider.needs(LoadRequest(model=model_names[0])) is None
+
+    async def test_a_load_answers_at_once_and_the_model_can_be_asked(
+        self, provider: Provider, model_names: tuple[str, str]
+    ) -> None:
+        loaded = await provider.load(LoadRequest(model=model_names[0], ttl_s=60))
+        assert loaded.name == model_names[0]
+        assert loaded.needs_gpu is provider.is_local
+        assert await chat(provider, model_names[0])
+
+    async def test_unknown_models_are_told(self, provider: Provider) -> None:
+        await provider.installed()
+        with pytest.raises(UnknownModel):
+            await provider.load(LoadRequest(model=MISSING_MODEL))
+        with pytest.raises(UnknownModel):
+            provider.upstream(MISSING_MODEL)
+
+    async def test_it_cannot_unload_and_says_so(
+        self, provider: Provider, model_names: tuple[str, str]
+    ) -> None:
+        assert provider.can_unload is False
+        with pytest.raises(NotSupported):
+            await provider.unload(model_names[0])
+        with pytest.raises(NotSupported):
+            await provider.kill(model_names[0])
+
+    async def test_what_means_nothing_here_is_fine(
+        self, provider: Provider, model_names: tuple[str, str]
+    ) -> None:
+        provider.touch(model_names[0], 60.0)
+        provider.yield_cpu(True)
+        provider.yield_cpu(False)
+        assert provider.log_tail(model_names[0]) == ()
+        assert provider.name
+        assert provider.endpoint
+        assert provider.paths

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tray_valet.core.child_environment import child_environment
 from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
 from tray_valet.core.engines import Engine, EngineKind
 from tray_valet.providers.runner_command import (
     RunnerCommand,
-    child_environment,
     configured_context,
     is_for_embeddings,
     runner_command,

@@ -147,6 +147,49 @@ class ProcessTableContract:
                 assert table.listening_on(port) == self.identity(table, os.getpid())
                 assert table.listening_on(client.getsockname()[1]) is None
 
+    @pytest.mark.parametrize(("host", "called"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"),
+                                                  ("::", "::ffff:127.0.0.1"), ("0.0.0.0", "127.0.0.1")])  # fmt: skip
+    def test_names_who_is_connected(self, table: ProcessTable, start: Start, host: str, called: str) -> None:
+        if ":" in host and not _has_ipv6():
+            pytest.skip("no IPv6 here")
+        code = (
+            "import socket, sys, time\n"
+            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+            "print('up', flush=True); time.sleep(60)"
+        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::") as server:
+            port = server.getsockname()[1]
+            assert table.clients_of(port) == ()
+            with socket.create_connection((called, port)):
+                assert table.clients_of(port) == (), "we are not named"
+            first = start(sys.executable, "-c", code, called, str(port))
+            second = start(sys.executable, "-c", code, called, str(port))
+            wanted = {self.identity(table, child.pid) for child in (first, second)}
+            assert set(table.clients_of(port)) == wanted
+            for child in (first, second):
+                child.kill()
+                child.wait()
+            wait_until(lambda: table.clients_of(port) == ())
+
+    def test_a_server_is_no_client_of_its_own_port(self, table: ProcessTable, start: Start) -> None:
+        code = (
+            "import socket, sys, time\n"
+            "s = socket.create_server(('127.0.0.1', 0)); print('up', s.getsockname()[1], flush=True)\n"
+            "c, _ = s.accept(); print('in', flush=True); time.sleep(60)"
+        )
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        try:
+            assert child.stdout is not None
+            port = int(child.stdout.readline().split()[1])
+            with socket.create_connection(("127.0.0.1", port)):
+                assert child.stdout.readline().strip() == "in"
+                assert table.clients_of(port) == ()
+            child.stdout.close()
+        finally:
+            child.kill()
+            child.wait()
+
     # -- what it uses
 
     def test_usage_counts_what_is_held_once(self, table: ProcessTable, start: Start) -> None:

@@ -145,7 +145,8 @@ async def test_a_direct_client_that_keeps_loading_is_met_with_back_off_and_said(
         assert 1 <= len(unloads) <= 3, "evicted again, but no stutter"
         assert house.seen(ev.ModelReloadedDuringPause)
         condition = house.fleet.slots["fake"].conditions[ConditionType.RELOADED]
-        assert "valet's address" in condition.reason
+        assert "past the valet" in condition.reason
+        assert "router" in condition.reason, "what to do about it"
 
 
 async def test_restore_brings_back_the_journalled_set_with_context_and_ttl(

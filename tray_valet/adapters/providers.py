@@ -12,23 +12,28 @@ from tray_valet.core.config_providers import (
     LlamaServerModelSettings,
     LlamaServerSettings,
     OllamaSettings,
+    OpenAiSettings,
     ProviderSettings,
     is_local,
 )
 from tray_valet.core.engines import Engine
 from tray_valet.core.errors import ProviderUnreachable
-from tray_valet.core.events import Fact, RunnerCrashed
+from tray_valet.core.models import LoadRequest, ModelRef
 from tray_valet.core.ports import ChildTie, Clock, ProcessTable, Provider
+from tray_valet.core.revival import Crash
 from tray_valet.desktop.child_tie import system_child_tie
+from tray_valet.desktop.cpu_priority import system_cpu_priority
 from tray_valet.desktop.paths import Directories
 from tray_valet.engine.locate import embedded_engine, is_embedded_installed, locate_engine
 from tray_valet.providers.llama_server import LlamaServerProvider
 from tray_valet.providers.ollama import OllamaProvider
+from tray_valet.providers.openai import OpenAiProvider
 from tray_valet.providers.runner import RunnerExit
 from tray_valet.providers.runner_records import RunnerRecords
 from tray_valet.services.provider_set import DEMO, FOUND_OLLAMA
 
 _OLLAMA_LOOK_S = 1.0
+_KEYRING = "keyring:"
 
 
 class ProviderBuilder:
@@ -41,15 +46,18 @@ class ProviderBuilder:
         table: ProcessTable,
         directories: Directories,
         base_dir: Path,
-        record: Callable[[Fact], None],
-        on_crash: Callable[[], None],
+        on_crash: Callable[[Crash], None],
+        secret: Callable[[str], str | None],
+        vram_multiplier: Callable[[], float],
     ) -> None:
+        """`on_crash` is told of runners that ended by themselves; `secret(name)` looks a key up."""
         self._clock = clock
         self._table = table
         self._directories = directories
         self._base_dir = base_dir
-        self._record = record
         self._on_crash = on_crash
+        self._secret = secret
+        self._vram_multiplier = vram_multiplier
         self._tie: ChildTie = system_child_tie()
         self.records = RunnerRecords(directories.runners_dir / "runners.json")
 
@@ -66,6 +74,8 @@ class ProviderBuilder:
                 before.reconfigure(wish)
                 return before
             return self._llama_server(name, wish, settings)
+        if isinstance(wish, OpenAiSettings):
+            return self._openai(name, wish)
         return None
 
     async def build_demo(self, settings: Settings) -> Provider:
@@ -109,11 +119,36 @@ class ProviderBuilder:
             clock=self._clock,
             default_ttl_s=idle_s if idle_s > 0 else float("inf"),
             on_crash=lambda notice: self._note_crash(name, notice),
+            priority=system_cpu_priority(),
+            vram_multiplier=self._vram_multiplier,
         )
 
+    def _openai(self, name: str, wish: OpenAiSettings) -> OpenAiProvider:
+        return OpenAiProvider(
+            name,
+            wish.url,
+            clock=self._clock,
+            models=wish.models,
+            is_local=is_local(wish),
+            api_key=lambda: self._key(wish.api_key),
+            key_name=wish.api_key if wish.api_key and wish.api_key.startswith(_KEYRING) else None,
+        )
+
+    def _key(self, reference: str | None) -> str | None:
+        """The key that a reference means; a value that is no reference came from the environment."""
+        if reference and reference.startswith(_KEYRING):
+            return self._secret(reference.removeprefix(_KEYRING))
+        return reference or None
+
     def _note_crash(self, name: str, notice: RunnerExit) -> None:
-        self._record(RunnerCrashed(provider=name, model=notice.model, message=notice.reason))
-        self._on_crash()
+        self._on_crash(
+            Crash(
+                ref=ModelRef(name, notice.model),
+                reason=notice.reason,
+                request=notice.request or LoadRequest(model=notice.model),
+                log_tail=notice.log_tail,
+            )
+        )
 
 
 def _demo_engine(_configured: str | None) -> Engine:
@@ -126,4 +161,4 @@ def secret_names(settings: Settings) -> Iterable[str]:
     references = [settings.control.api_key, *settings.router.api_keys.values()]
     for provider in (settings.providers or {}).values():
         references.append(getattr(provider, "api_key", None))
-    return [r.removeprefix("keyring:") for r in references if r and r.startswith("keyring:")]
+    return [r.removeprefix(_KEYRING) for r in references if r and r.startswith(_KEYRING)]

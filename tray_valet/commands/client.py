@@ -71,15 +71,16 @@ def find_valet(path: Path, is_alive: IsAlive) -> RuntimeFile:
 class Client:
     """Requests to one valet's control API. Every method raises ApiError, NoValet or CommandError."""
 
-    def __init__(self, valet: RuntimeFile) -> None:
+    def __init__(self, valet: RuntimeFile, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         self.valet = valet
+        self._read_timeout_s = read_timeout_s
         address = urlsplit(valet.control.url)
         self._host = address.hostname or "127.0.0.1"
         self._port = address.port or 80
 
     def get(self, path: str, **query: Any) -> Any:
         """GET `path`; returns the decoded JSON."""
-        return self._exchange("GET", path, query=query)
+        return self._exchange("GET", path, timeout_s=self._read_timeout_s, query=query)
 
     def post(
         self,
@@ -92,9 +93,9 @@ class Client:
         """POST a JSON object, or nothing; waits `timeout_s` for the answer and returns its JSON."""
         return self._exchange("POST", path, body=body, timeout_s=timeout_s, query=query)
 
-    def delete(self, path: str, *, timeout_s: float = READ_TIMEOUT_S) -> Any:
+    def delete(self, path: str, *, timeout_s: float = READ_TIMEOUT_S, **query: Any) -> Any:
         """DELETE `path`; returns the decoded JSON, or None."""
-        return self._exchange("DELETE", path, timeout_s=timeout_s)
+        return self._exchange("DELETE", path, timeout_s=timeout_s, query=query)
 
     def _exchange(
         self,

@@ -7,28 +7,17 @@ Must not: know what the steps do (`demo_story.py` does).
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from tray_valet.commands.demo_home import END_DEBOUNCE_S, GRACE_S, DemoHome, check_engine
 from tray_valet.commands.demo_story import Proof, Story, duration_ms
 from tray_valet.commands.demo_valet import DemoValet
 from tray_valet.commands.failures import ExitCode
+from tray_valet.commands.interruption import Interrupted, signals_ignored, signals_raised
 from tray_valet.commands.tables import as_json, plain
 from tray_valet.core.errors import ValetError
 from tray_valet.desktop.child_tie import system_child_tie
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal asked us to end; `number` is which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 def demo(*, is_json: bool) -> int:
@@ -36,7 +25,7 @@ def demo(*, is_json: bool) -> int:
     check_engine()
     telling = Telling(is_json=is_json)
     telling.begin()
-    with _signals_raised():
+    with signals_raised():
         try:
             _play(telling)
         except Interrupted as interruption:
@@ -62,7 +51,7 @@ def _play(telling: Telling) -> None:
                 return
             telling.seen(name, proof, time.monotonic() - started_s)
     finally:
-        with _signals_ignored():
+        with signals_ignored():
             if story.game is not None:
                 story.game.end()
             valet.end()
@@ -135,36 +124,3 @@ class Telling:
     def _say(self, text: str) -> None:
         if not self._is_json:
             print(text, flush=True)
-
-
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Turn the signals that end a program into an exception, so that everything is cleaned up."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    previous = {number: signal.signal(number, interrupt) for number in _ending_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Let the clean-up finish: it takes seconds, and half of it would leave things behind."""
-    previous = {number: signal.signal(number, lambda *_: None) for number in _ending_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _ending_signals() -> list[int]:
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # What our parent has ignored (nohup) stays ignored.
-    return [number for number in there if signal.getsignal(number) is not signal.SIG_IGN]

@@ -109,12 +109,31 @@ def _parser() -> Parser:
     )
     activity = command("activity", "what has happened, newest first")
     activity.add_argument("-n", "--limit", type=_at_least(1), metavar="N", help="the newest N lines only")
+    ledger = command("ledger", "how often and how fast the models stepped aside for each game")
+    ledger.add_argument(
+        "--forget",
+        nargs="?",
+        const=True,
+        metavar="GAME",
+        help="forget that game (its name, or its key in --json); without a name: all of them",
+    )
     command("explain", "why the models are where they are: every signal, limit and reason")
     command("providers", "the programs that run models, and how they are")
     _add_holding(command)
     _add_models(command)
+    _add_checks(command)
+    service = command("service", "start, stop or restart the server behind a provider (Ollama)")
+    service.add_argument("action", choices=("start", "stop", "restart"))
+    service.add_argument(
+        "provider", nargs="?", metavar="P", help="a provider's name; without it: the one with a server"
+    )
+    service.add_argument("--force", action="store_true", help="stop: its runners are killed first")
     config = command("config", "the settings: where they are, whether they are right, what is in force")
     config.add_argument("what", choices=("path", "check", "schema", "show"))
+    importing = command("import", "take over the settings of llm-valet, RouterModelCustom or llama-swap")
+    importing.add_argument("path", metavar="PATH", help="its config.yaml or config.json")
+    importing.add_argument("--dry-run", action="store_true", help="say what would be taken; write nothing")
+    importing.add_argument("--replace", action="store_true", help="also what is set otherwise already")
     logs = command("logs", "the end of the valet's log, or what a model's runner wrote last")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until Ctrl-C")
     logs.add_argument("runner", nargs="?", metavar="RUNNER", help="a model's name: the log of its runner")
@@ -138,6 +157,18 @@ def _add_holding(command: Any) -> None:
     run = command("run", "set the models aside while a program runs, and pass its exit code on")
     run.usage = "tray-valet run [--reason TEXT] [--json] -- PROGRAM [ARGUMENTS]"
     run.add_argument("--reason", default="", metavar="TEXT", help="shown as the reason")
+
+
+def _add_checks(command: Any) -> None:
+    command("routes", "for each alias: who would answer now, and what a pause means for it")
+    command("doctor", "look for the likeliest troubles, each with its remedy; changes nothing")
+    diagnostics = command("diagnostics", "a ZIP file for a report of a fault, without keys, names or prompts")
+    diagnostics.add_argument("file", nargs="?", metavar="FILE", help="without it: a new one in this folder")
+    selftest = command("selftest", "one real pause and restore with your own provider and model")
+    selftest.add_argument("model", nargs="?", metavar="MODEL", help="without it: the loaded or default one")
+    selftest.add_argument(
+        "--offline", action="store_true", help="with a valet and a model of its own, in a temporary folder"
+    )
 
 
 def _add_models(command: Any) -> None:

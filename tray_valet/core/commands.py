@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -18,12 +18,18 @@ from tray_valet.core.config_providers import Priority
 from tray_valet.core.dialects import CHAT
 from tray_valet.core.errors import ValetError
 from tray_valet.core.events import Fact
+from tray_valet.core.history import History
 from tray_valet.core.holds import Hold
+from tray_valet.core.ledger import Ledger
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import InstalledModel, LoadedModel, ModelRef, Upstream
+from tray_valet.core.service_plan import ServiceBegun
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
-from tray_valet.core.traffic import Exchanged, TrafficReport
+from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
+
+if TYPE_CHECKING:  # it knows the routing rules, which know this
+    from tray_valet.core.route_views import RouteView
 
 NOTHING_FAILED: Mapping[ModelRef, ValetError] = {}
 
@@ -50,6 +56,9 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     created: int = 0  # Unix seconds
     is_alias: bool = False
+    modified_at: str = ""  # RFC 3339
+    digest: str = ""
+    details: Mapping[str, str] = {}  # as Ollama has them: format, family, parameter_size …
 
 
 class RecordedFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +71,9 @@ class RecordedFact(msgspec.Struct, frozen=True, kw_only=True):
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """A model that the router serves, and how it is.
 
-    `status`: off, starting, loading, ready, stopping, crashed or failed, as in the seeds. `error`: why it crashed or failed, one plain sentence; `retry_in_s`: seconds until it is started again
-    by itself, None = it is not.
+    `status`: off, starting, loading, ready, stopping, crashed or failed, as in the seeds. `error`: why it
+    crashed or failed, one plain sentence; `retry_in_s`: seconds until it is started again by itself, None =
+    it is not.
     """
 
     name: str  # as the catalog calls it
@@ -185,6 +195,18 @@ class Valet(Protocol):
         most. () where the runner is not our child. Raises UnknownModel."""
         ...
 
+    def ledger(self) -> Ledger:
+        """What is remembered of each game that the models stepped aside for."""
+        ...
+
+    async def forget_ledger(self, game: str | None = None) -> int:
+        """Forget one game (by key or name), or all; returns how many. Raises NotFound."""
+        ...
+
+    def history(self, minutes: int) -> History:
+        """How full the machine was over the last 1 to 1440 minutes. Raises InvalidValue."""
+        ...
+
     def can_pull_to(self) -> str:
         """The folder whose volume holds the models."""
         ...
@@ -225,6 +247,19 @@ class Valet(Protocol):
         """Unload one model, or all. Returns what went. Raises UnknownModel."""
         ...
 
+    async def start_service(self, provider: str | None = None) -> ServiceBegun:
+        """Begin to start the server of a provider (None: the one that has a service). Returns when begun;
+        how it went is a fact. Raises NotFound, NotSupported with the remedy, Refused while it is busy."""
+        ...
+
+    async def stop_service(self, provider: str | None = None, *, is_forced: bool = False) -> ServiceBegun:
+        """Begin to stop it; forced: its runners are killed first. As `start_service`."""
+        ...
+
+    async def restart_service(self, provider: str | None = None) -> ServiceBegun:
+        """Begin to restart it. As `start_service`."""
+        ...
+
     async def place_hold(
         self, *, owner: str, reason: str = "", ttl_s: float | None = None, pid: int | None = None
     ) -> Hold:
@@ -256,6 +291,10 @@ class Valet(Protocol):
         """
         ...
 
+    def routes(self) -> tuple[RouteView, ...]:
+        """Every alias, who would answer it now, and why."""
+        ...
+
     def model_states(self) -> tuple[ModelState, ...]:
         """Every model that the router serves (aliases left out), with what is the matter with it."""
         ...
@@ -271,6 +310,10 @@ class Valet(Protocol):
 
     def traffic(self) -> TrafficReport:
         """What passed through the router: totals since the start, figures over the last 1,000 requests."""
+        ...
+
+    def tally(self) -> Tally:
+        """What has happened since the start, counted."""
         ...
 
     def note_exchange(self, record: Exchanged) -> None:

@@ -199,6 +199,7 @@ class ModelsSettings(Section, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()  # "*" = all
     default: str | None = None
     groups: dict[str, GroupSettings] = msgspec.field(default_factory=dict)
+    # Scales what a forecast cannot know exactly: compute buffers, or a file's size where it cannot be read.
     vram_multiplier: Annotated[float, Meta(ge=0.1, le=10)] = 1.1
 
 

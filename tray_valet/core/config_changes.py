@@ -34,6 +34,12 @@ from tray_valet.core.models import ProviderKind
 _FILE_ONLY_IN_PROVIDER = frozenset({"llama_server_path"})
 _FILE_ONLY_IN_MODEL = frozenset({"command", "env", "stop", "health", "flags", "model_path"})
 _FILE_ONLY = frozenset({("log", "file")})
+# The same for people and programs; `*` is any name. Providers of kind `command` are the file's as a whole.
+FILE_ONLY_PLACES = (
+    *(".".join(path) for path in sorted(_FILE_ONLY)),
+    *(f"providers.*.{key}" for key in sorted(_FILE_ONLY_IN_PROVIDER)),
+    *(f"providers.*.models.*.{key}" for key in sorted(_FILE_ONLY_IN_MODEL)),
+)
 
 
 class Edit(msgspec.Struct, frozen=True):

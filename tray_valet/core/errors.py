@@ -37,6 +37,9 @@ class ErrorCode(StrEnum):
     ENGINE_MISSING = "engine_missing"
     ROOT_REFUSED = "root_refused"
     ADDRESS_IN_USE = "address_in_use"
+    DISK_FULL = "insufficient_storage"
+    KEY_NOT_ACKNOWLEDGED = "key_not_acknowledged"
+    LOCAL_ONLY = "local_only"
 
 
 class ValetError(Exception):
@@ -119,13 +122,19 @@ class VramExhausted(RetryLater):
 
 
 class LoadFailed(RetryLater):
-    """The engine could not load the model; `log_tail` holds the engine's last lines."""
+    """The engine could not load the model; `log_tail` holds the engine's last lines.
+
+    `was_ended`: somebody ended the load on purpose, so it says nothing about the model.
+    """
 
     code = ErrorCode.LOAD_FAILED
 
-    def __init__(self, message: str, *, log_tail: tuple[str, ...] = (), remedy: str = "") -> None:
+    def __init__(
+        self, message: str, *, log_tail: tuple[str, ...] = (), remedy: str = "", was_ended: bool = False
+    ) -> None:
         super().__init__(message, retry_after_s=30.0, remedy=remedy)
         self.log_tail = log_tail
+        self.was_ended = was_ended
 
 
 # -- refuse: the call is wrong, or not allowed as things stand -------------------------------------
@@ -177,6 +186,29 @@ class CannotKill(Refused):
     """The process is not ours to end, or the system refuses; the remedy says who can."""
 
     code = ErrorCode.CANNOT_KILL
+
+
+class DiskFull(Refused):
+    """The volume that would hold a model has too little room; sizes in bytes."""
+
+    code = ErrorCode.DISK_FULL
+
+    def __init__(self, message: str, *, required_bytes: int, free_bytes: int, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.required_bytes = required_bytes
+        self.free_bytes = free_bytes
+
+
+class KeyNotAcknowledged(Refused):
+    """Other machines would reach the valet with a key that the user has not seen yet."""
+
+    code = ErrorCode.KEY_NOT_ACKNOWLEDGED
+
+
+class LocalOnly(Refused):
+    """Only this machine may ask for that, and no page of another origin."""
+
+    code = ErrorCode.LOCAL_ONLY
 
 
 class RootRefused(Refused):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tray_valet.core.downloads import Download
 from tray_valet.core.holds import Hold
 from tray_valet.core.watchdog import State
 
@@ -51,12 +52,16 @@ class StateChanged(msgspec.Struct, frozen=True, kw_only=True, tag="state_changed
 
 
 class ModelsSetAside(msgspec.Struct, frozen=True, kw_only=True, tag="models_set_aside"):
-    """An eviction is complete and confirmed. `cause` names it as people do (`Hades`, `RAM is full`)."""
+    """An eviction is complete and confirmed. `cause` names it as people do (`Hades`, `RAM is full`).
+
+    `is_again`: nothing but models that were loaded past the router in mid-pause.
+    """
 
     models: tuple[str, ...]
     freed_bytes: int
     took_s: float
     cause: str
+    is_again: bool = False
 
 
 class ModelsBroughtBack(msgspec.Struct, frozen=True, kw_only=True, tag="models_brought_back"):
@@ -93,6 +98,35 @@ class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag="model_unload
     idle_s: float | None = None
 
 
+class ModelLoading(msgspec.Struct, frozen=True, kw_only=True, tag="model_loading"):
+    """A model is on its way into memory, whoever asked."""
+
+    provider: str
+    model: str
+
+
+class ModelReady(msgspec.Struct, frozen=True, kw_only=True, tag="model_ready"):
+    """A model has come into memory, on request or to be brought back."""
+
+    provider: str
+    model: str
+    took_s: float
+
+
+class ModelUnloading(msgspec.Struct, frozen=True, kw_only=True, tag="model_unloading"):
+    """A model is on its way out of memory outside a pause."""
+
+    provider: str
+    model: str
+
+
+class ModelGone(msgspec.Struct, frozen=True, kw_only=True, tag="model_gone"):
+    """A model has left memory outside a pause."""
+
+    provider: str
+    model: str
+
+
 class LoadRefused(msgspec.Struct, frozen=True, kw_only=True, tag="load_failed"):
     """A model could not be loaded."""
 
@@ -108,6 +142,14 @@ class AnswersEnded(msgspec.Struct, frozen=True, kw_only=True, tag="answers_ended
     waited_s: float = 0.0
 
 
+class AnswersAwaited(msgspec.Struct, frozen=True, kw_only=True, tag="answers_awaited"):
+    """Answers ended by themselves while room was being made, and were waited for."""
+
+    count: int
+    client: str = ""
+    waited_s: float = 0.0
+
+
 class RunnerKilled(msgspec.Struct, frozen=True, kw_only=True, tag="runner_killed"):
     """A process that did not let go of its model was ended."""
 
@@ -117,19 +159,41 @@ class RunnerKilled(msgspec.Struct, frozen=True, kw_only=True, tag="runner_killed
 
 
 class RunnerCrashed(msgspec.Struct, frozen=True, kw_only=True, tag="runner_crashed"):
-    """A runner of ours ended by itself."""
+    """A runner of ours ended by itself; it is started again after `retry_in_s` (None: it is not).
+
+    `is_start`: it did so at such a new start, before it was ready.
+    """
 
     provider: str
     model: str
     message: str
+    retry_in_s: float | None = None
+    is_start: bool = False
+
+
+class RunnerGivenUp(msgspec.Struct, frozen=True, kw_only=True, tag="runner_given_up"):
+    """A runner ended by itself so often that it is not started again until somebody asks for that."""
+
+    provider: str
+    model: str
+    message: str
+    times: int
+    within_s: float
 
 
 class ModelReloadedDuringPause(msgspec.Struct, frozen=True, kw_only=True, tag="model_reloaded_during_pause"):
-    """A client loaded a model at the provider itself, past the router; it is set aside again."""
+    """A client loaded a model at the provider itself, past the router; it is set aside again.
+
+    `client`: the program whose connection to the provider was seen, "" = it could not be told; `pid` its
+    process. `times`: how often it has done so in this pause. `out_in_s`: seconds until it is set aside.
+    """
 
     provider: str
     model: str
     times: int
+    client: str = ""
+    pid: int = 0
+    out_in_s: float = 0.0
 
 
 class PauseUnfinished(msgspec.Struct, frozen=True, kw_only=True, tag="pause_unfinished"):
@@ -158,6 +222,71 @@ class ProviderBack(msgspec.Struct, frozen=True, kw_only=True, tag="provider_back
     """A provider answers again."""
 
     provider: str
+
+
+class ServiceStarted(msgspec.Struct, frozen=True, kw_only=True, tag="service_started"):
+    """The user had a provider's server started (or restarted), and it answers."""
+
+    provider: str
+    took_s: float
+    is_restart: bool = False
+
+
+class ServiceStopped(msgspec.Struct, frozen=True, kw_only=True, tag="service_stopped"):
+    """The user had a provider's server stopped, and it is gone. `was_killed`: it did not end when asked."""
+
+    provider: str
+    took_s: float
+    was_killed: bool = False
+
+
+class ServiceFailed(msgspec.Struct, frozen=True, kw_only=True, tag="service_failed"):
+    """A provider's server could not be started, stopped or restarted (`action`)."""
+
+    provider: str
+    action: str
+    message: str  # with the remedy
+
+
+class DownloadProgressed(msgspec.Struct, frozen=True, kw_only=True, tag="download_progress"):
+    """How far a download is. Comes several times a second at most; the newest says it all."""
+
+    download: Download
+
+
+class DownloadFinished(msgspec.Struct, frozen=True, kw_only=True, tag="download_finished"):
+    """A model is on the disk."""
+
+    id: str
+    provider: str
+    model: str
+    size_bytes: int
+    took_s: float
+
+
+class DownloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="download_failed"):
+    """A model could not be downloaded, and it is not tried again by itself."""
+
+    id: str
+    provider: str
+    model: str
+    message: str  # with the remedy
+
+
+class DownloadCancelled(msgspec.Struct, frozen=True, kw_only=True, tag="download_cancelled"):
+    """The user took a download back."""
+
+    id: str
+    provider: str
+    model: str
+
+
+class ModelDeleted(msgspec.Struct, frozen=True, kw_only=True, tag="model_deleted"):
+    """The user had a model deleted from the disk."""
+
+    provider: str
+    model: str
+    size_bytes: int = 0
 
 
 class SettingsApplied(msgspec.Struct, frozen=True, kw_only=True, tag="settings_applied"):
@@ -216,15 +345,29 @@ Fact = (
     | RestoreFailed
     | ModelLoaded
     | ModelUnloaded
+    | ModelLoading
+    | ModelReady
+    | ModelUnloading
+    | ModelGone
     | LoadRefused
     | AnswersEnded
+    | AnswersAwaited
     | RunnerKilled
     | RunnerCrashed
+    | RunnerGivenUp
     | ModelReloadedDuringPause
     | PauseUnfinished
     | MemoryStillHeld
     | ProviderLost
     | ProviderBack
+    | ServiceStarted
+    | ServiceStopped
+    | ServiceFailed
+    | DownloadProgressed
+    | DownloadFinished
+    | DownloadFailed
+    | DownloadCancelled
+    | ModelDeleted
     | SettingsApplied
     | SettingsBroken
     | RestartNeeded
@@ -232,6 +375,10 @@ Fact = (
     | Overcommitted
     | ValetStarted
 )
+
+
+# Steps that other facts tell people better; programs follow them.
+STEPS = (ModelLoading, ModelReady, ModelUnloading, ModelGone, DownloadProgressed)
 
 
 def kind_of(fact: Fact) -> str:

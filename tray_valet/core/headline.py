@@ -46,6 +46,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     does_not_fit: str = ""  # why the models cannot come back yet
     has_providers: bool = True
     silent_providers: tuple[str, ...] = ()
+    stopped_providers: tuple[str, ...] = ()  # those of the silent ones that the user has stopped
     still_held: str = ""  # what keeps an eviction from being complete
     is_built_in_demo: bool = False
 
@@ -59,15 +60,21 @@ def headline(scene: Scene) -> tuple[str, str]:
     if scene.state is State.RESUMING:
         return _resuming(scene)
     if scene.state is State.PROVIDER_DOWN:
-        names = listed(scene.silent_providers)
-        verb = "does" if len(scene.silent_providers) == 1 else "do"
-        back = (
-            f" {count(len(scene.to_bring_back), 'model')} will come back with it."
-            if scene.to_bring_back
-            else ""
-        )
-        return f"{names} {verb} not answer", f"Trying again every few seconds.{back}"
+        return _down(scene)
     return _running(scene)
+
+
+def _down(scene: Scene) -> tuple[str, str]:
+    back = (
+        f" {count(len(scene.to_bring_back), 'model')} will come back with it." if scene.to_bring_back else ""
+    )
+    if stopped := tuple(name for name in scene.silent_providers if name in scene.stopped_providers):
+        verb = "is" if len(stopped) == 1 else "are"
+        return f"{listed(stopped)} {verb} stopped", (
+            f"By you. Start it with: tray-valet service start {stopped[0]}{'.' if back else ''}{back}"
+        )
+    verb = "does" if len(scene.silent_providers) == 1 else "do"
+    return f"{listed(scene.silent_providers)} {verb} not answer", f"Trying again every few seconds.{back}"
 
 
 def _running(scene: Scene) -> tuple[str, str]:

@@ -7,6 +7,7 @@ Must not: talk to a provider, or decide which model goes or stays (`eviction.py`
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -27,6 +28,24 @@ class ProviderKind(StrEnum):
     LM_STUDIO = "lm-studio"
     VLLM = "vllm"
     GEMINI = "gemini"
+
+
+class ConditionType(StrEnum):
+    """What can be the matter with a provider (or, for the last three, with a pause)."""
+
+    UNREACHABLE = "unreachable"
+    CANNOT_UNLOAD = "cannot_unload"
+    CANNOT_KILL = "cannot_kill"
+    RELOADED = "reloaded"  # a client loads at the provider directly, past the gate
+    LOAD_FAILED = "load_failed"
+    GIVEN_UP = "given_up"  # runners that crashed too often are not started again by themselves
+    KEY_MISSING = "key_missing"  # the settings name a key that is nowhere to be found, or it is refused
+    MEMORY_STILL_HELD = "memory_still_held"
+    BUILT_IN_DEMO = "built_in_demo"  # no LLM software was found: the embedded demo model serves
+    ENGINE_MISSING = "engine_missing"
+
+
+TOLD_BY_PROVIDERS = (ConditionType.CANNOT_UNLOAD, ConditionType.KEY_MISSING)
 
 
 class Demand(StrEnum):
@@ -57,6 +76,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     ttl_left_s: float | None = None  # seconds until the provider unloads it by itself; None = never
     needs_gpu: bool = True  # False: `cpu_only`, goes on serving during a game
     pid: int | None = None  # its runner, where it is our own child
+    is_in_background: bool = False  # on the CPU at idle priority, started or lowered so for a game
     slots: int | None = (
         None  # requests it works on at once; None = the provider doesn't say: no limit of ours
     )
@@ -94,11 +114,13 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at a provider showed. `loading` names models that are on their way in."""
+    """What one look at a provider showed. `loading` names models that are on their way in; `problems` are
+    the conditions that the provider tells of itself, with the sentence for each (remedy included)."""
 
     loaded: tuple[LoadedModel, ...] = ()
     loading: tuple[str, ...] = ()
     version: str | None = None
+    problems: Mapping[ConditionType, str] = {}
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,19 +135,6 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     kind: ProviderKind = ProviderKind.OPENAI
     streams_whole: bool = False
-
-
-class ConditionType(StrEnum):
-    """What can be the matter with a provider (or, for the last three, with a pause)."""
-
-    UNREACHABLE = "unreachable"
-    CANNOT_UNLOAD = "cannot_unload"
-    CANNOT_KILL = "cannot_kill"
-    RELOADED = "reloaded"  # a client loads at the provider directly, past the gate
-    LOAD_FAILED = "load_failed"
-    MEMORY_STILL_HELD = "memory_still_held"
-    BUILT_IN_DEMO = "built_in_demo"  # no LLM software was found: the embedded demo model serves
-    ENGINE_MISSING = "engine_missing"
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

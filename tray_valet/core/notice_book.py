@@ -101,12 +101,14 @@ def _subject_of(fact: ev.Fact) -> Subject | None:
             return Subject.PAUSE_TAKES_LONG
         case ev.MemoryStillHeld():
             return Subject.MEMORY_HELD
-        case ev.ModelReloadedDuringPause():
-            return Subject.RELOADED
+        case ev.ModelReloadedDuringPause(times=times):
+            return Subject.RELOADED if times == 1 else None  # a program that goes on is no news
         case ev.ProviderLost():
             return Subject.PROVIDER
-        case ev.RunnerCrashed():
+        case ev.RunnerCrashed() | ev.RunnerGivenUp():
             return Subject.CRASH
+        case ev.DownloadFinished() | ev.DownloadFailed():
+            return Subject.DOWNLOAD
         case ev.SettingsBroken():
             return Subject.SETTINGS
         case ev.JournalUnwritable() | ev.Overcommitted():

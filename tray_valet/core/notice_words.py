@@ -13,6 +13,7 @@ from tray_valet.core import events as ev
 from tray_valet.core.holds import GameCause, HoldKind
 from tray_valet.core.models import ConditionType
 from tray_valet.core.notices import Choice, ChoiceKind, Notice, Subject
+from tray_valet.core.reload_fights import remedy
 from tray_valet.core.snapshot import HoldView, ProviderView, Snapshot
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import count, duration, listed, reason_of, sentence, size
@@ -167,13 +168,13 @@ def _reloaded(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
     if now.state not in _MOVED_OUT:
         return None
     last = _of(ev.ModelReloadedDuringPause, facts)[-1]
-    address = f": {now.router_url}" if now.router_url else ""
+    program = f"“{last.client}”" if last.client else "A program"
     return _problem(
         Subject.RELOADED,
         facts,
         f"{last.model} was loaded again during the pause",
-        f"A program asked {last.provider} for it past Tray Valet, so it is set aside again. "
-        f"Give the program the valet's address instead{address}.",
+        f"{program} asked {last.provider} for it past Tray Valet, so it is set aside again. "
+        + remedy(last.client, now.router_url),
     )
 
 
@@ -199,11 +200,47 @@ def _is_silent(view: ProviderView) -> bool:
 
 
 def _crash(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
+    given_up = [f for f in _of(ev.RunnerGivenUp, facts) if f.model not in _loaded(now)]
+    if given_up:
+        model, times = given_up[-1].model, count(given_up[-1].times, "time")
+        text = f"It is not started again by itself. {_capitalised(given_up[-1].message)}"
+        # Without its crashes: they are told with it, and would have it told twice.
+        return _problem(
+            Subject.CRASH, tuple(given_up), f"{model} ended unexpectedly {times}", text, _TRY_AGAIN
+        )
     gone = [f for f in _of(ev.RunnerCrashed, facts) if f.model not in _loaded(now)]
     if not gone:
         return None
     last = gone[-1]
-    return _problem(Subject.CRASH, facts, f"The process of {last.model} ended by itself", last.message)
+    again = " It is started again." if last.retry_in_s is not None else ""
+    return _problem(
+        Subject.CRASH, facts, f"{last.model} ended unexpectedly", _capitalised(last.message) + again
+    )
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _download(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
+    failed = _of(ev.DownloadFailed, facts)
+    done = _of(ev.DownloadFinished, facts)
+    if not failed:
+        names = tuple(dict.fromkeys(fact.model for fact in done))
+        verb = "is" if len(names) == 1 else "are"
+        text = f"{size(sum(fact.size_bytes for fact in done))} downloaded."
+        return Notice(
+            subject=Subject.DOWNLOAD, title=f"{listed(names)} {verb} ready to load", text=text, about=facts
+        )
+    names = tuple(dict.fromkeys(fact.model for fact in failed))
+    also = f" {listed(tuple(dict.fromkeys(f.model for f in done)))} is there." if done else ""
+    return Notice(
+        subject=Subject.DOWNLOAD,
+        title=f"{listed(names)} could not be downloaded",
+        text=_capitalised(failed[-1].message) + also,
+        is_problem=True,
+        about=facts,
+    )
 
 
 def _settings(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
@@ -248,6 +285,7 @@ _WORDS: dict[Subject, Callable[[tuple[ev.Fact, ...], Snapshot], Notice | None]] 
     Subject.PROVIDER: _provider,
     Subject.CRASH: _crash,
     Subject.LOAD_FAILED: _load_failed,
+    Subject.DOWNLOAD: _download,
     Subject.SETTINGS: _settings,
     Subject.ATTENTION: _attention,
     Subject.QUESTION: _question,

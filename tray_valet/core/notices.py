@@ -25,6 +25,7 @@ class Subject(StrEnum):
     PROVIDER = "provider"
     CRASH = "crash"
     LOAD_FAILED = "load failed"
+    DOWNLOAD = "download"
     SETTINGS = "settings"
     ATTENTION = "attention"
     QUESTION = "question"

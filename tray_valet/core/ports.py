@@ -6,10 +6,12 @@ port. Adapters translate foreign errors into `core.errors`; they never return a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
+from tray_valet.core.downloads import PullProgress
 from tray_valet.core.game_library import LibraryScan
+from tray_valet.core.memory_forecast import MemoryNeed
 from tray_valet.core.metrics import DiskSample, GpuSample, HostSample
 from tray_valet.core.models import (
     InstalledModel,
@@ -53,6 +55,11 @@ class Provider(Protocol):
     @property
     def can_unload(self) -> bool:
         """Whether it can be told to unload; if not, its gate is closed during a pause, and that is all."""
+        ...
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether it can be told to download and delete models."""
         ...
 
     @property
@@ -105,6 +112,34 @@ class Provider(Protocol):
         request themselves have nothing to do."""
         ...
 
+    def yield_cpu(self, is_yielding: bool) -> None:
+        """Begin (or end) giving way on the CPU: runners there go to idle priority while something else has
+        the machine. Quick. Providers whose processes are not ours have nothing to do."""
+        ...
+
+    async def needs(self, request: LoadRequest) -> MemoryNeed | None:
+        """What memory that load would take more than now; None where it cannot be told, or is not ours to
+        judge. Raises UnknownModel, LoadFailed."""
+        ...
+
+    def look_afresh(self) -> None:
+        """Have the next look really ask, however short a while ago it was asked."""
+        ...
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download a model, telling how far it is; it ends when the model is there. A download that was
+        broken off goes on where it was, where the provider can do that. Raises UnknownModel (there is none
+        of that name anywhere), NotSupported, UpstreamFailed, ProviderUnreachable."""
+        ...
+
+    async def delete(self, model: str) -> None:
+        """Delete a model from the disk. Raises UnknownModel, NotSupported, ProviderUnreachable."""
+        ...
+
+    async def models_folder(self) -> str | None:
+        """The folder that holds its models on this machine; None where there is none or it is not told."""
+        ...
+
     def log_tail(self, model: str) -> tuple[str, ...]:
         """The last lines its runner wrote; () where it is not our child."""
         ...
@@ -133,6 +168,10 @@ class ProcessTable(Protocol):
 
     def listening_on(self, port: int) -> ProcessIdentity | None:
         """Who listens on that TCP port of loopback or of all addresses; None when unknown."""
+        ...
+
+    def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
+        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told."""
         ...
 
     def usage(self, processes: Sequence[ProcessIdentity]) -> ProcessUsage:
@@ -223,12 +262,27 @@ class PressureNotices(Protocol):
 class ChildTie(Protocol):
     """Ties a child process's life to ours, the way this system can do it."""
 
-    def wrap(self, argv: Sequence[str]) -> list[str]:
-        """The command to start instead, so that the child dies when we do."""
+    def wrap(self, argv: Sequence[str], *, is_in_background: bool = False) -> list[str]:
+        """The command to start instead, so that the child dies when we do. `is_in_background`: and so that
+        it runs at idle CPU and I/O priority from its first instruction, where this system can do that
+        here (`CpuPriority.lower` does it elsewhere)."""
         ...
 
     def adopt(self, pid: int) -> None:
         """Called right after the start, with the child's PID."""
+        ...
+
+
+class CpuPriority(Protocol):
+    """How much of CPU and disk a running process of ours gets beside others."""
+
+    def lower(self, pid: int) -> None:
+        """Put all threads of a running process at idle CPU and I/O priority. Gone: fine. Raises
+        NotSupported."""
+        ...
+
+    def restore(self, pid: int) -> None:
+        """Put them back to normal. Gone: fine. Raises NotSupported where the system forbids that."""
         ...
 
 

@@ -33,7 +33,7 @@ def to_unload_for(
     leaving = [r.ref for r in others if _excludes(wanted, r.ref, settings)]
     staying = [r for r in others if r.ref not in leaving]
     free = sorted(
-        (r for r in staying if not r.is_busy and not _is_pinned(r.ref, settings)), key=lambda r: r.last_used_s
+        (r for r in staying if not r.is_busy and not is_pinned(r.ref, settings)), key=lambda r: r.last_used_s
     )
     surplus = len(staying) + 1 - settings.max_concurrent
     return (*leaving, *(r.ref for r in free[: max(0, surplus)]))
@@ -44,12 +44,13 @@ def _excludes(wanted: ModelRef, other: ModelRef, settings: ModelsSettings) -> bo
         has_wanted, has_other = _is_in(wanted, group.models), _is_in(other, group.models)
         if group.mode is GroupMode.SWAP and has_wanted and has_other:
             return True
-        if group.mode is GroupMode.EXCLUSIVE and has_wanted != has_other and not _is_pinned(other, settings):
+        if group.mode is GroupMode.EXCLUSIVE and has_wanted != has_other and not is_pinned(other, settings):
             return True
     return False
 
 
-def _is_pinned(ref: ModelRef, settings: ModelsSettings) -> bool:
+def is_pinned(ref: ModelRef, settings: ModelsSettings) -> bool:
+    """Whether the user has said that a model never leaves for another."""
     return any(g.mode is GroupMode.PINNED and _is_in(ref, g.models) for g in settings.groups.values())
 
 

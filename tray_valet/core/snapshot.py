@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tray_valet.core.downloads import Download
 from tray_valet.core.holds import Hold
 from tray_valet.core.journal import JournalEntry
 from tray_valet.core.metrics import MachineSample
@@ -99,6 +100,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     to_bring_back: tuple[JournalEntry, ...] = ()
     last_pause: PauseReport | None = None
     sample: MachineSample | None = None
+    downloads: tuple[Download, ...] = ()
     signals: tuple[SignalView, ...] = ()
     settings_problem: str | None = None
     process_source: str = ""

@@ -96,4 +96,16 @@ class TrafficReport(msgspec.Struct, frozen=True, kw_only=True):
     recent_requests: int = 0
     recent_answered: int = 0
     recent: Spread = Spread()
+    rerouted_total: int = 0  # requests that more than one candidate was asked for, or that fell back
     models: tuple[ModelTraffic, ...] = ()
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened beside the requests, counted since the start."""
+
+    pauses: dict[str, int] = {}  # by the kind of the hold that began it
+    paused_s: float = 0.0  # in which the models were set aside, up to now
+    set_aside: Histogram = Histogram(bounds_s=(), counts=(0,))  # how long setting aside took
+    freed_bytes: int = 0
+    runner_crashes: dict[str, int] = {}  # by `provider/model`
+    answers_ended: int = 0

@@ -49,6 +49,8 @@ _MATTERS = frozenset(
         ConditionType.UNREACHABLE,
         ConditionType.CANNOT_KILL,
         ConditionType.LOAD_FAILED,
+        ConditionType.GIVEN_UP,
+        ConditionType.KEY_MISSING,
         ConditionType.MEMORY_STILL_HELD,
         ConditionType.ENGINE_MISSING,
     }

@@ -19,6 +19,7 @@ from tray_valet.core.holds import (
 
 _GIB = 2**30
 _NBSP = "\u00a0"
+_DONE_TO_SERVICE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _SIGNAL_LOG_NAMES = {HoldKind.RAM: "RAM", HoldKind.CPU: "CPU", HoldKind.VRAM: "GPU VRAM"}
 
 
@@ -182,20 +183,40 @@ def _other_sentence(fact: ev.Fact) -> str:
             why = f" after {duration(idle_s)} without use" if idle_s is not None else ""
             freed = f" {size(n_bytes)} freed." if n_bytes else ""
             return f"{model} unloaded{why}.{freed}"
+        case ev.ModelLoading(model=model):
+            return f"{model} is being loaded."
+        case ev.ModelReady(model=model, took_s=took_s):
+            return f"{model} is ready after {duration(took_s)}."
+        case ev.ModelUnloading(model=model):
+            return f"{model} is being unloaded."
+        case ev.ModelGone(model=model):
+            return f"{model} has left memory."
         case ev.LoadRefused(model=model, message=message):
             return f"{model} could not be loaded: {reason_of(model, message)}"
         case ev.AnswersEnded(count=n, client=client, waited_s=waited_s):
             whose = f" to {client}" if client else ""
             return f"{count(n, 'answer')}{whose} ended: still writing after {duration(waited_s)}."
+        case ev.AnswersAwaited(count=n, client=client, waited_s=waited_s):
+            whose = f" to {client}" if client else ""
+            return f"{count(n, 'answer')}{whose} finished within {duration(waited_s)}."
         case ev.RunnerKilled(provider=provider, model=model, waited_s=waited_s):
             return f"{provider} did not let go of {model} in {duration(waited_s)}, so its process was ended."
-        case ev.RunnerCrashed(model=model, message=message):
-            return f"The process of {model} ended by itself: {message}"
-        case ev.ModelReloadedDuringPause(provider=provider, model=model, times=times):
-            again = f" ({times} times now)" if times > 1 else ""
+        case ev.RunnerCrashed(model=model, message=message, retry_in_s=retry_in_s, is_start=is_start):
+            what = "could not be started again" if is_start else "ended unexpectedly"
+            again = f" It is started again in {duration(retry_in_s)}." if retry_in_s is not None else ""
+            return f"{model} {what}: {message}{again}"
+        case ev.RunnerGivenUp(model=model, message=message, times=times, within_s=within_s):
             return (
-                f"A program loaded {model} at {provider} itself during the pause{again}. "
-                "It is set aside again; programs that use the valet's address are not surprised."
+                f"{model} ended unexpectedly {count(times, 'time')} within {duration(within_s)} and is not "
+                f"started again by itself: {message} Once the cause is gone, load it or reset it."
+            )
+        case ev.ModelReloadedDuringPause(provider=provider, model=model, client=client):
+            program = f"“{client}” (process {fact.pid})" if client else "A program"
+            again = f" ({fact.times} times now)" if fact.times > 1 else ""
+            when = f" in {duration(fact.out_in_s)}" if fact.out_in_s >= 1 else ""
+            return (
+                f"{program} loaded {model} at {provider} itself during the pause{again}. It is set aside "
+                f"again{when}; programs that use the valet's address are not surprised."
             )
         case ev.PauseUnfinished(cause=cause, message=message):
             room = f"Making room for {cause}" if cause else "Setting the models aside"
@@ -207,6 +228,25 @@ def _other_sentence(fact: ev.Fact) -> str:
             return f"{provider} does not answer. {message}"
         case ev.ProviderBack(provider=provider):
             return f"{provider} answers again."
+        case ev.ServiceStarted(provider=provider, took_s=took_s, is_restart=is_restart):
+            return f"{provider} {'re' if is_restart else ''}started in {duration(took_s)}."
+        case ev.ServiceStopped(provider=provider, took_s=took_s, was_killed=was_killed):
+            how = " It did not end when it was asked, so its process was ended." if was_killed else ""
+            return f"{provider} stopped in {duration(took_s)}, as you asked.{how}"
+        case ev.ServiceFailed(provider=provider, action=action, message=message):
+            return f"{provider} could not be {_DONE_TO_SERVICE.get(action, action)}: {message}"
+        case ev.DownloadProgressed(download=download):
+            return f"{download.model} is being downloaded."
+        case ev.DownloadFinished(model=model, size_bytes=n_bytes, took_s=took_s):
+            takes = f" It takes {size(n_bytes)}." if n_bytes else ""
+            return f"{model} was downloaded in {duration(took_s)}.{takes}"
+        case ev.DownloadFailed(model=model, message=message):
+            return f"{model} could not be downloaded: {message}"
+        case ev.DownloadCancelled(model=model):
+            return f"The download of {model} was cancelled."
+        case ev.ModelDeleted(provider=provider, model=model, size_bytes=n_bytes):
+            freed = f" {size(n_bytes)} freed." if n_bytes else ""
+            return f"{model} was deleted from {provider}, as you asked.{freed}"
         case ev.SettingsApplied(paths=paths):
             return f"New settings are in use: {listed(paths)}." if paths else "The settings were read again."
         case ev.SettingsBroken(message=message):
@@ -240,9 +280,12 @@ PROBLEM_FACTS = (
     ev.RestoreFailed,
     ev.LoadRefused,
     ev.RunnerCrashed,
+    ev.RunnerGivenUp,
     ev.PauseUnfinished,
     ev.MemoryStillHeld,
     ev.ProviderLost,
+    ev.ServiceFailed,
+    ev.DownloadFailed,
     ev.SettingsBroken,
     ev.JournalUnwritable,
     ev.Overcommitted,

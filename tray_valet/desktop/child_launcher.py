@@ -1,13 +1,17 @@
 """Ties itself to the life of the process that started it, and then becomes the command it was given.
 
-    python -I -S child_launcher.py prctl|watcher PARENT_PID COMMAND…
+    python -I -S child_launcher.py prctl|watcher[+idle] PARENT_PID COMMAND…
+
+With `+idle` the command runs at idle CPU and I/O priority, which exec keeps.
 
 Decides: nothing but how the tie is made (`child_tie.py` chooses the method).
 Must not: import the rest of the product or anything slow; this runs before every model. The process ID
 stays the same: what the parent started is, in the end, the command.
 
-Sources: prctl(2) on PR_SET_PDEATHSIG (kept over execve, unless that is set-user-ID); kqueue(2) on
-EVFILT_PROC and NOTE_EXIT; the Python documentation of `select` and of `os.pidfd_open`.
+Sources: sched(7) and ioprio_set(2), with the numbers of linux/ioprio.h and asm/unistd.h; setpriority(2) and
+sys/resource.h of macOS (PRIO_DARWIN_BG); prctl(2) on PR_SET_PDEATHSIG (kept over execve, unless that is
+set-user-ID); kqueue(2) on EVFILT_PROC and NOTE_EXIT; the Python documentation of `select` and of
+`os.pidfd_open`.
 """
 
 from __future__ import annotations
@@ -24,11 +28,18 @@ _PARENT_IS_GONE = 125  # exit codes as env(1) and nohup(1) have them
 _CANNOT_EXECUTE = 126
 _NOT_FOUND = 127
 _LOOK_S = 0.5
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "i686": 289, "armv7l": 314}  # by machine
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO_IDLE = 3 << 13  # class 3, without data
+_PRIO_DARWIN_PROCESS = 4
+_PRIO_DARWIN_BG = 0x1000
 
 
 def main(argv: list[str]) -> int:
     """Make the tie and exec the command; return an exit code only if that fails."""
-    method, parent_pid, command = argv[0], int(argv[1]), argv[2:]
+    (method, _, priority), parent_pid, command = argv[0].partition("+"), int(argv[1]), argv[2:]
+    if priority == "idle":
+        _step_back()
     if method == "prctl":
         _die_with_parent()
     else:
@@ -40,6 +51,25 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"error: cannot start {command[0]}: {error.strerror}\n")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
+
+
+def _step_back() -> None:
+    """Go to idle CPU and I/O priority as far as the system has it; a command that cannot still runs."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        library.setpriority(_PRIO_DARWIN_PROCESS, 0, _PRIO_DARWIN_BG)
+        return
+    system: Any = os
+    try:
+        system.sched_setscheduler(0, system.SCHED_IDLE, system.sched_param(0))
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write("19")
+    except (AttributeError, OSError):
+        pass
+    if number := _IOPRIO_SET.get(os.uname().machine):
+        library.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
 
 
 def _die_with_parent() -> None:

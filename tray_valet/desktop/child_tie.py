@@ -28,6 +28,10 @@ FROZEN_LAUNCHER_ARGUMENT = "child-launcher"  # the packaged program's hidden com
 _PROBE_TIMEOUT_S = 2.0
 # $0 is our process ID. Another parent means that we died before the tie was made.
 _SHELL_STEP = '[ "$PPID" = "$0" ] || exit 125; exec "$@"'
+# Beside that: the session's own weight, where the kernel has autogroups (sched(7)). `$$` becomes the command.
+_SHELL_STEP_IN_BACKGROUND = (
+    '[ "$PPID" = "$0" ] || exit 125; (echo 19 >/proc/$$/autogroup) 2>/dev/null; exec "$@"'
+)
 
 
 def system_child_tie() -> ChildTie:
@@ -43,25 +47,44 @@ class LinuxChildTie:
     def __init__(self, *, may_use_setpriv: bool = True) -> None:
         self._may_use_setpriv = may_use_setpriv
         self._prefix: tuple[str, ...] | None = None
+        self._idle_prefix: tuple[str, ...] | None = None
 
-    def wrap(self, argv: Sequence[str]) -> list[str]:
+    def wrap(self, argv: Sequence[str], *, is_in_background: bool = False) -> list[str]:
         """The command to start instead of `argv`. The first call may take some milliseconds."""
+        if is_in_background:
+            return self._wrap_in_background(argv)
         if self._prefix is None:
-            self._prefix = self._setpriv_prefix() or (*_launcher(), "prctl")
+            self._prefix = self._setpriv_prefix(_SHELL_STEP, ()) or (*_launcher(), "prctl")
         return [*self._prefix, str(os.getpid()), *argv]
+
+    def _wrap_in_background(self, argv: Sequence[str]) -> list[str]:
+        """SCHED_IDLE and the idle I/O class, kept over exec: by util-linux's tools, or by the launcher."""
+        chrt, ionice = shutil.which("chrt"), shutil.which("ionice")
+        priority = (chrt, "--idle", "0", ionice, "-c", "3") if chrt and ionice else ()
+        if self._idle_prefix is None:
+            by_tools = self._setpriv_prefix(_SHELL_STEP_IN_BACKGROUND, priority) if priority else None
+            self._idle_prefix = by_tools or (*_launcher(), "prctl+idle")
+        is_by_tools = self._idle_prefix[-1] == _SHELL_STEP_IN_BACKGROUND
+        return [*self._idle_prefix, str(os.getpid()), *(priority if is_by_tools else ()), *argv]
 
     def adopt(self, pid: int) -> None:
         """Nothing is left to do after the start."""
 
-    def _setpriv_prefix(self) -> tuple[str, ...] | None:
+    def _setpriv_prefix(self, step: str, before: tuple[str, ...]) -> tuple[str, ...] | None:
         """The quick way, if util-linux's setpriv is here; BusyBox's lacks the option, so it is tried."""
         setpriv, shell = shutil.which("setpriv"), shutil.which("sh")
         if not (self._may_use_setpriv and setpriv and shell):
             return None
-        prefix = (setpriv, "--pdeathsig", "KILL", "--", shell, "-c", _SHELL_STEP)
+        prefix = (setpriv, "--pdeathsig", "KILL", "--", shell, "-c", step)
         try:
-            trial = [*prefix, str(os.getpid()), "true"]
-            subprocess.run(trial, check=True, capture_output=True, timeout=_PROBE_TIMEOUT_S)
+            trial = [*prefix, str(os.getpid()), *before, "true"]
+            subprocess.run(
+                trial,
+                check=True,
+                capture_output=True,
+                timeout=_PROBE_TIMEOUT_S,
+                start_new_session=True,  # the session's weight that it may change must not be ours
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return prefix
@@ -70,9 +93,10 @@ class LinuxChildTie:
 class WatcherChildTie:
     """A small process beside each child that ends it after us. For systems without a kernel tie."""
 
-    def wrap(self, argv: Sequence[str]) -> list[str]:
+    def wrap(self, argv: Sequence[str], *, is_in_background: bool = False) -> list[str]:
         """The command to start instead of `argv`."""
-        return [*_launcher(), "watcher", str(os.getpid()), *argv]
+        method = "watcher+idle" if is_in_background else "watcher"
+        return [*_launcher(), method, str(os.getpid()), *argv]
 
     def adopt(self, pid: int) -> None:
         """Nothing is left to do after the start."""
@@ -87,8 +111,9 @@ class WindowsChildTie:
     def __init__(self) -> None:
         self._job: int | None = None
 
-    def wrap(self, argv: Sequence[str]) -> list[str]:
-        """The command as it is: the job takes the child in after its start."""
+    def wrap(self, argv: Sequence[str], *, is_in_background: bool = False) -> list[str]:
+        """The command as it is: the job takes the child in after its start, and a priority is not given
+        by a command here."""
         return list(argv)
 
     def adopt(self, pid: int) -> None:

@@ -78,6 +78,11 @@ class Directories(msgspec.Struct, frozen=True, kw_only=True):
     def log_file(self) -> Path:
         return self.log_dir / "tray-valet.log"
 
+    @property
+    def requests_file(self) -> Path:
+        """A line for each request that passed the router."""
+        return self.log_dir / "requests.jsonl"
+
     def make(self) -> None:
         """Make the folders that are missing, for this user alone (0700). Raises OSError."""
         for folder in (self.config_dir, self.state_dir, self.log_dir, self.data_dir):

@@ -35,6 +35,13 @@ class SecretKeeper:
             with locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S):
                 self._write({**self._stored(), name: secret})
 
+    def forget(self, name: str) -> None:
+        """Take a key away, wherever it is; one that is nowhere: fine. Raises OSError."""
+        _in_time(lambda: _out_of_keyring(name))
+        if name in self._stored():
+            with locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S):
+                self._write({other: key for other, key in self._stored().items() if other != name})
+
     def _stored(self) -> dict[str, str]:
         try:
             stored = json.loads(self._file.read_text(encoding="utf-8"))
@@ -83,6 +90,19 @@ def _into_keyring(name: str, secret: str) -> str | None:
         return keyring.get_password(_SERVICE, name)
     except (keyring.errors.KeyringError, RuntimeError, OSError):
         return None
+
+
+def _out_of_keyring(name: str) -> str | None:
+    try:
+        import keyring
+        import keyring.errors
+    except ImportError:
+        return None
+    try:
+        keyring.delete_password(_SERVICE, name)
+    except (keyring.errors.KeyringError, RuntimeError, OSError):
+        pass  # it was not there, or there is no keyring
+    return None
 
 
 def _in_time(ask: Callable[[], str | None]) -> str | None:

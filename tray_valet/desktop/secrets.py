@@ -1,6 +1,7 @@
 """Secrets: keys by name, from the system's keyring, else from a file that only the user can read.
 
-Decides: where a secret is looked up. Must not: log, return or show one to anybody but the code that
+Decides: where a secret is looked up, and that a changed one is in force at once.
+Must not: log, return or show one to anybody but the code that
 sends it. The keyring may ask the user and take its time: it is read in a worker thread, ahead of need.
 """
 
@@ -9,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from tray_valet.core.errors import NotFound, SettingsUnwritable
+from tray_valet.desktop.secret_keeper import SecretKeeper
 
 _LOG = logging.getLogger(__name__)
 _SERVICE = "tray-valet"
@@ -22,6 +26,7 @@ class Secrets:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._keeper = SecretKeeper(file)
         self._known: dict[str, str] = {}
 
     def get(self, name: str) -> str | None:
@@ -41,6 +46,27 @@ class Secrets:
                 _LOG.warning("The secret keyring:%s is neither in the keyring nor in %s", name, self._file)
             else:
                 self._known[name] = found
+
+    async def keep(self, name: str, value: str) -> None:
+        """Store a secret, in force at once. Raises SettingsUnwritable."""
+        await self._write(lambda: self._keeper.keep(name, value))
+        self._known[name] = value
+
+    async def forget(self, name: str) -> None:
+        """Take a secret away. Raises NotFound where there is none, SettingsUnwritable."""
+        if name not in self._known and await asyncio.to_thread(self._keeper.read, name) is None:
+            raise NotFound(f"There is no secret “{name}”.", param="name")
+        await self._write(lambda: self._keeper.forget(name))
+        self._known.pop(name, None)
+
+    async def _write(self, write: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(write)
+        except OSError as error:
+            raise SettingsUnwritable(
+                f"Not saved: {self._file} cannot be written ({error.strerror or error}).",
+                remedy="Look at the disk's free space and at who owns the folder.",
+            ) from error
 
     def _look_up(self, name: str) -> str | None:
         return self._in_keyring(name) or self._in_file(name)

@@ -56,15 +56,21 @@ def read_header(path: Path) -> GgufHeader:
 
 def size_on_disk(path: Path) -> int:
     """Return the bytes of the file, or of all files of a split model. Raises OSError."""
+    if _SPLIT_NAME.fullmatch(path.name) is None:
+        return path.stat().st_size
+    return sum(part.stat().st_size for part in parts_of(path) if part.exists())
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """All files of a split model, of which `path` is one; else the file alone."""
     split = _SPLIT_NAME.fullmatch(path.name)
     if split is None:
-        return path.stat().st_size
-    names = (
-        f"{split['stem']}-{number:05}-of-{split['count']}.gguf"
-        for number in range(1, int(split["count"]) + 1)
+        return (path,)
+    count = int(split["count"])
+    return tuple(
+        path.with_name(f"{split['stem']}-{number:05}-of-{split['count']}.gguf")
+        for number in range(1, count + 1)
     )
-    parts = (path.with_name(name) for name in names)
-    return sum(part.stat().st_size for part in parts if part.exists())
 
 
 def _header(found: dict[str, object]) -> GgufHeader:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
 from tray_valet.core.dialects import LLAMA_SERVER_PATHS
+from tray_valet.core.downloads import PullProgress
 from tray_valet.core.engines import Engine
-from tray_valet.core.errors import LoadFailed, UnknownModel
+from tray_valet.core.errors import EngineMissing, LoadFailed, NotSupported, UnknownModel
+from tray_valet.core.memory_forecast import MemoryNeed
 from tray_valet.core.models import (
     InstalledModel,
     LoadedModel,
@@ -27,18 +30,20 @@ from tray_valet.core.models import (
     Upstream,
     check_context_length,
 )
-from tray_valet.core.ports import ChildTie, Clock, ProcessTable
+from tray_valet.core.ports import ChildTie, Clock, CpuPriority, ProcessTable
 from tray_valet.core.processes import ProcessIdentity
+from tray_valet.providers import llama_server_yield
 from tray_valet.providers.llama_server_files import ModelFiles
+from tray_valet.providers.llama_server_memory import ModelMemory
 from tray_valet.providers.llama_server_slot import Slot
+from tray_valet.providers.llama_server_starts import RunnerStarts
 from tray_valet.providers.runner import (
-    TERMINATE_GRACE_S,
     Runner,
     RunnerExit,
     RunnerState,
     RunnerSurroundings,
 )
-from tray_valet.providers.runner_command import RunnerCommand, configured_context, runner_command
+from tray_valet.providers.runner_command import threads_in_background
 from tray_valet.providers.runner_port import LOOPBACK, PortRange
 from tray_valet.providers.runner_probe import RunnerProbe
 from tray_valet.providers.runner_records import RunnerRecords
@@ -66,32 +71,44 @@ class LlamaServerProvider:
         clock: Clock,
         default_ttl_s: float = float("inf"),
         on_crash: Callable[[RunnerExit], None] = lambda _notice: None,
+        priority: CpuPriority | None = None,
+        vram_multiplier: Callable[[], float] = lambda: 1.1,
+        core_count: int = os.cpu_count() or 1,
     ) -> None:
         """`locate(llama_server_path)` finds the engine before each load and raises EngineMissing.
 
         `base_dir`: what relative paths in the settings are relative to. `default_ttl_s`: seconds unused
-        until `ttl_left_s` is 0, where a load does not say. `on_crash` is called on the loop.
+        until `ttl_left_s` is 0, where a load does not say. `on_crash` is called on the loop. `priority`
+        lowers runners on the CPU during a game, None = they stay as they are.
         """
         self._name = name
         self._settings = settings
-        self._locate = locate
-        self._environ = environ
         self._files = ModelFiles(base_dir)
+        self._memory = ModelMemory(self._files, vram_multiplier, environ)
+        self._priority = priority
+        self._is_yielding = False
         self._table = table
         self._clock = clock
         self._default_ttl_s = default_ttl_s
-        self._on_crash = on_crash
         self._slots: dict[str, Slot] = {}
         self._probe = RunnerProbe()
         self._is_closing = False
-        self._surroundings = RunnerSurroundings(
-            provider=name,
-            tie=tie,
-            table=table,
-            records=records,
-            ports=PortRange(settings.first_port),
-            probe=self._probe,
-            clock=clock,
+        self._starts = RunnerStarts(
+            locate=locate,
+            files=self._files,
+            environ=environ,
+            surroundings=RunnerSurroundings(
+                provider=name,
+                tie=tie,
+                table=table,
+                records=records,
+                ports=PortRange(settings.first_port),
+                probe=self._probe,
+                clock=clock,
+            ),
+            on_crash=on_crash,
+            priority=priority,
+            background_threads=threads_in_background(core_count),
         )
 
     # -- what it is ----------------------------------------------------------------------------------
@@ -122,6 +139,11 @@ class LlamaServerProvider:
         return True
 
     @property
+    def can_pull(self) -> bool:
+        """No."""
+        return False
+
+    @property
     def paths(self) -> frozenset[str]:
         """What of the router's paths it serves."""
         return LLAMA_SERVER_PATHS
@@ -134,8 +156,10 @@ class LlamaServerProvider:
         """Take new settings. Loaded models stay; one whose settings changed restarts at its next load."""
         if settings.first_port != self._settings.first_port:
             # Runners that are there keep the range they were started with.
-            ports = PortRange(settings.first_port)
-            self._surroundings = msgspec.structs.replace(self._surroundings, ports=ports)
+            surroundings = msgspec.structs.replace(
+                self._starts.surroundings, ports=PortRange(settings.first_port)
+            )
+            self._starts = msgspec.structs.replace(self._starts, surroundings=surroundings)
         self._settings = settings
 
     # -- looking -------------------------------------------------------------------------------------
@@ -199,16 +223,17 @@ class LlamaServerProvider:
         slot = self._slots.setdefault(model, Slot(model))
         was_loaded = slot.is_ready
         attempts = itertools.count()
-        while not slot.serves(self._definition(model), context_length):
+        while not self._serves(slot, request):
             if self._is_closing:
-                raise LoadFailed(f"{model} is not loaded: {self._name} is closing down.")
+                raise LoadFailed(f"{model} is not loaded: {self._name} is closing down.", was_ended=True)
             if next(attempts) >= _LOAD_ATTEMPTS:
                 raise LoadFailed(f"{model} ends right after it is loaded.", log_tail=self.log_tail(model))
             if slot.is_loading:
                 await slot.join(context_length)
             else:
                 was_loaded = False
-                await slot.load(self._bring_up(slot, context_length), context_length)
+                work = self._starts.bring_up(slot, self._settings, request, lambda: self._is_yielding)
+                await slot.load(work, context_length)
         if request.ttl_s is not None or not was_loaded:
             slot.ttl_s = self._default_ttl_s if request.ttl_s is None else request.ttl_s
         slot.used_at_s = self._clock.monotonic_s()
@@ -220,6 +245,28 @@ class LlamaServerProvider:
             slot.used_at_s = self._clock.monotonic_s()
             slot.ttl_s = slot.ttl_s if ttl_s is None else ttl_s
 
+    def yield_cpu(self, is_yielding: bool) -> None:
+        """Put runners on the CPU at idle priority, or back."""
+        self._is_yielding = is_yielding
+        if self._priority is not None:
+            change = llama_server_yield.lower if is_yielding else llama_server_yield.restore
+            change(self._slots.values(), self._priority)
+
+    async def needs(self, request: LoadRequest) -> MemoryNeed | None:
+        """What that load takes, by the file's metadata; None where nothing is loaded for it, or it cannot
+        be (the load itself says why)."""
+        slot, settings = self._slots.get(request.model), self._settings
+        definition = settings.models.get(request.model)
+        if definition is None or (slot and self._serves(slot, request)):
+            return None
+        try:
+            engine = self._starts.locate(settings.llama_server_path)
+            return await asyncio.to_thread(
+                self._memory.need, settings, request.model, request.context_length, engine
+            )
+        except (LoadFailed, EngineMissing):
+            return None
+
     async def unload(self, model: str) -> None:
         """End its runner: SIGTERM, after 2 s SIGKILL; a load in progress is given up. Raises CannotKill."""
         await self._end(model, lambda runner: runner.stop())
@@ -227,6 +274,28 @@ class LlamaServerProvider:
     async def kill(self, model: str) -> None:
         """End its runner with SIGKILL; a load in progress is given up. Raises CannotKill."""
         await self._end(model, lambda runner: runner.kill())
+
+    def look_afresh(self) -> None:
+        """Nothing to do: it always knows its runners."""
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Raises NotSupported: its models are files that the settings name."""
+        raise self._own_files(model)
+
+    async def delete(self, model: str) -> None:
+        """Raises NotSupported."""
+        raise self._own_files(model)
+
+    async def models_folder(self) -> str | None:
+        """The folder of the settings; None where they name none."""
+        return self._settings.base_models_path
+
+    def _own_files(self, model: str) -> NotSupported:
+        return NotSupported(
+            f"{self._name} loads files of your own; it downloads and deletes none.",
+            remedy=f"Put a GGUF file on the disk and name it in the settings: providers.{self._name}.models.",
+            param="provider",
+        )
 
     async def close(self) -> None:
         """End all runners, within 3 s."""
@@ -253,30 +322,13 @@ class LlamaServerProvider:
                 param="model",
             ) from None
 
-    async def _bring_up(self, slot: Slot, context_length: int | None) -> None:
-        """The work of one load: end what is there, start the new runner, wait until it serves."""
-        settings, definition = self._settings, self._definition(slot.model)
-        engine = self._locate(settings.llama_server_path)
-        path, slot.file_bytes = await asyncio.to_thread(self._files.found, settings, slot.model)
-        if slot.runner is not None:
-            await _replace(slot.runner)
-
-        def command_for(port: int, api_key: str) -> RunnerCommand:
-            return runner_command(
-                engine,
-                settings,
-                alias=slot.model,
-                model_path=str(path),
-                context_length=context_length,
-                port=port,
-                api_key=api_key,
-                environ=self._environ,
-            )
-
-        slot.runner = Runner(slot.model, str(path), command_for, self._surroundings, self._on_crash)
-        slot.definition = definition
-        slot.asked_context = context_length or configured_context(definition.flags)
-        await slot.runner.start()
+    def _serves(self, slot: Slot, request: LoadRequest) -> bool:
+        """Say whether what is loaded is what is wanted, as long as the machine is somebody else's or not."""
+        return slot.serves(
+            self._definition(slot.model),
+            request.context_length,
+            is_in_background=request.is_in_background or self._is_yielding,
+        )
 
     async def _end(self, model: str, end: Callable[[Runner], Awaitable[None]]) -> None:
         slot = self._slots.get(model)
@@ -297,14 +349,6 @@ class LlamaServerProvider:
             ttl_left_s=slot.ttl_left_s(self._clock.monotonic_s()),
             needs_gpu=slot.definition is None or not slot.definition.cpu_only,
             pid=slot.runner.pid if slot.runner else None,
+            is_in_background=slot.is_lowered,
             slots=max(1, slot.runner.properties.total_slots) if slot.runner else None,
         )
-
-
-async def _replace(runner: Runner) -> None:
-    """End a runner to make room for its successor; at once if that is cancelled meanwhile."""
-    try:
-        await runner.stop(TERMINATE_GRACE_S)
-    except asyncio.CancelledError:
-        await runner.kill()
-        raise

@@ -27,6 +27,8 @@ class Slot:
         self.definition: LlamaServerModelSettings | None = None  # what the runner was started with
         self.asked_context: int | None = None  # tokens, from the request or the flags
         self.file_bytes = 0
+        self.has_few_threads = False  # it was started beside a game
+        self.is_lowered = False  # its runner is at idle priority
         self.ttl_s = math.inf
         self.used_at_s = 0.0
         self._load: asyncio.Task[None] | None = None
@@ -56,10 +58,17 @@ class Slot:
             return self.asked_context
         return given or None
 
-    def serves(self, definition: LlamaServerModelSettings, context_length: int | None) -> bool:
-        """Say whether what is loaded is what is wanted; None = any context will do."""
+    def serves(
+        self, definition: LlamaServerModelSettings, context_length: int | None, *, is_in_background: bool
+    ) -> bool:
+        """Say whether what is loaded is what is wanted; None = any context will do.
+
+        One that stands back for a game is not what is wanted once nobody needs that.
+        """
         wanted = (None, self.asked_context, self.context_length)
-        return self.is_ready and self.definition == definition and context_length in wanted
+        is_quick_enough = is_in_background or not self.is_lowered
+        is_as_defined = self.is_ready and self.definition == definition
+        return is_as_defined and is_quick_enough and context_length in wanted
 
     def ttl_left_s(self, now_s: float) -> float | None:
         """Seconds until it counts as unused, 0 at least; None = never."""
@@ -95,7 +104,7 @@ class Slot:
         finally:
             self._waiting -= 1
         if task.cancelled():
-            raise LoadFailed(f"{self.model} was unloaded while it was loading.")
+            raise LoadFailed(f"{self.model} was unloaded while it was loading.", was_ended=True)
         task.result()
 
     async def give_up(self) -> None:

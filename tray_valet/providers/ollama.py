@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import httpx
 import msgspec
 
 from tray_valet.core.addresses import is_loopback_host, split_url
 from tray_valet.core.dialects import OLLAMA_PATHS
+from tray_valet.core.downloads import PullProgress
 from tray_valet.core.errors import (
     CannotKill,
     InvalidValue,
@@ -30,6 +31,7 @@ from tray_valet.core.errors import (
     UnknownModel,
     ValetError,
 )
+from tray_valet.core.memory_forecast import MemoryNeed
 from tray_valet.core.models import (
     InstalledModel,
     LoadedModel,
@@ -42,8 +44,10 @@ from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.core.processes import Process, ProcessIdentity
 from tray_valet.providers.ollama_api import OllamaApi, OllamaLimits, deleted_while_loaded, new_client
 from tray_valet.providers.ollama_catalogue import OllamaCatalogue
+from tray_valet.providers.ollama_folder import folder_of_server
 from tray_valet.providers.ollama_loads import SharedLoads
-from tray_valet.providers.ollama_processes import holding
+from tray_valet.providers.ollama_processes import holding, slots_of
+from tray_valet.providers.ollama_pulls import OllamaPulls
 from tray_valet.providers.ollama_runners import KILL_REMEDY, OllamaRunners
 from tray_valet.providers.ollama_times import keep_alive_of
 from tray_valet.providers.ollama_wire import loaded_models
@@ -51,6 +55,7 @@ from tray_valet.providers.ollama_wire import loaded_models
 _log = logging.getLogger(__name__)
 _VERSION_AGE_S = 600.0  # the version is asked for this often
 _VERSION_WAIT_S = 0.4
+_FOLDER_S = 3.0  # to find out where the models lie
 _POLL_S = 0.05
 _UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::"})  # what OLLAMA_HOST is often set to: this machine
 
@@ -91,8 +96,11 @@ class OllamaProvider:
         self._api = OllamaApi(self._endpoint, http, self._limits, self._headers)
         self._catalogue = OllamaCatalogue(self._api)
         self._runners = OllamaRunners(processes, port, clock) if processes and is_here else None
+        self._pulls = OllamaPulls(self._endpoint, http, self._limits, self._headers, self._api.version)
+        self._place = (processes, port) if processes and is_here else None
         self._loads = SharedLoads(self._load, give_up_s=2.5 * self._limits.give_up_s)
         self._loaded: frozenset[str] = frozenset()  # as last seen
+        self._slots: dict[tuple[str, int | None], int | None] = {}  # by name and context
         self._version: str | None = None
         self._version_asked_s = float("-inf")
 
@@ -124,6 +132,11 @@ class OllamaProvider:
         return True
 
     @property
+    def can_pull(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
     def paths(self) -> frozenset[str]:
         """What of the router's paths it serves."""
         return OLLAMA_PATHS
@@ -142,6 +155,13 @@ class OllamaProvider:
     def touch(self, model: str, ttl_s: float | None = None) -> None:
         """Nothing to do: Ollama sees every request itself."""
 
+    def yield_cpu(self, is_yielding: bool) -> None:
+        """Its processes are not ours."""
+
+    async def needs(self, request: LoadRequest) -> MemoryNeed | None:
+        """None: Ollama makes room itself."""
+        return None
+
     def log_tail(self, model: str) -> tuple[str, ...]:
         """Nothing: Ollama's runners write into Ollama's own log."""
         return ()
@@ -156,6 +176,7 @@ class OllamaProvider:
         self._catalogue.learn_spellings(self._loaded)
         if self._runners is not None:
             await self._catalogue.learn_blobs(self._loaded)
+            loaded = await self._with_slots(loaded)
         loading = tuple(name for name in self._loads.names if name not in self._loaded)
         return Observation(loaded=loaded, loading=loading, version=await self._current_version())
 
@@ -214,6 +235,30 @@ class OllamaProvider:
                 await self._api.unload(name)  # else the dead runner's model stays in /api/ps
         except (ValetError, TimeoutError) as error:
             _log.info("%s: ended the runner of %s; Ollama keeps its entry (%s)", self._name, name, error)
+
+    # -- the disk --------------------------------------------------------------------------------------
+
+    def look_afresh(self) -> None:
+        """Have the next look ask for the version too."""
+        self._version_asked_s = float("-inf")
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download a model; Ollama goes on where an earlier download was broken off."""
+        return self._pulls.pull(self.canonical(model))
+
+    async def delete(self, model: str) -> None:
+        """Delete a model from Ollama's disk. Raises UnknownModel, UpstreamFailed, ProviderUnreachable."""
+        await self._pulls.delete(self.canonical(model))
+
+    async def models_folder(self) -> str | None:
+        """Where its models lie, for a server on this machine."""
+        if self._place is None:
+            return None
+        try:
+            async with asyncio.timeout(_FOLDER_S):
+                return await asyncio.to_thread(folder_of_server, *self._place)
+        except TimeoutError:
+            return None
 
     async def close(self) -> None:
         """Give up loads and close the connections, within 3 s. Ollama's models stay as they are."""
@@ -282,6 +327,21 @@ class OllamaProvider:
         if not blobs and self._loaded == {name} and runners:
             return tuple(process.identity for process in runners)  # nothing else is loaded
         raise NotSupported(f"No process can be told to hold {name}.", remedy=KILL_REMEDY)
+
+    async def _with_slots(self, loaded: tuple[LoadedModel, ...]) -> tuple[LoadedModel, ...]:
+        """The same models with their runners' slots; looked up once for as long as a model stays."""
+        if any((m.name, m.context_length) not in self._slots for m in loaded):
+            runners = await self._runner_processes()
+            for model in loaded:
+                blobs = await self._catalogue.blobs_of(model.name)
+                held = holding(runners, model=model.name, blobs=blobs)
+                told = (slots_of(process) for process in runners if process.identity in held)
+                self._slots[model.name, model.context_length] = next(iter(told), None)
+        kept = {(m.name, m.context_length) for m in loaded}
+        self._slots = {key: slots for key, slots in self._slots.items() if key in kept}
+        return tuple(
+            msgspec.structs.replace(m, slots=self._slots.get((m.name, m.context_length))) for m in loaded
+        )
 
     async def _runner_processes(self) -> tuple[Process, ...]:
         return await self._runners.seen() if self._runners else ()

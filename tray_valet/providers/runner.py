@@ -17,6 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from tray_valet.core.errors import CannotKill, LoadFailed
+from tray_valet.core.models import LoadRequest
 from tray_valet.core.ports import ChildTie, Clock, ProcessTable
 from tray_valet.core.processes import ProcessIdentity
 from tray_valet.providers.runner_command import RunnerCommand
@@ -50,12 +51,16 @@ class RunnerState(StrEnum):
 
 
 class RunnerExit(msgspec.Struct, frozen=True, kw_only=True):
-    """Notice of a crash. `reason` is one plain clause; `exit_code` negative = ended by that signal."""
+    """Notice of a crash. `reason` is one plain clause; `exit_code` negative = ended by that signal.
+
+    `request` loads the model as it was, where the one who started the runner knows that.
+    """
 
     model: str
     exit_code: int
     reason: str
     log_tail: tuple[str, ...]
+    request: LoadRequest | None = None
 
 
 class RunnerSurroundings(msgspec.Struct, frozen=True, kw_only=True):

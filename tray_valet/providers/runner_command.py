@@ -2,7 +2,7 @@
 
 Decides: which flags are the user's and which are ours. Must not: start anything or read the system.
 Sources: llama.cpp `common/arg.cpp` (flags, LLAMA_API_KEY and the LLAMA_ARG_* variables); CUDA C++
-Programming Guide, “CUDA Environment Variables”; PyInstaller's manual on LD_LIBRARY_PATH_ORIG.
+Programming Guide, “CUDA Environment Variables”.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tray_valet.core.child_environment import child_environment
 from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
 from tray_valet.core.engines import Engine
 from tray_valet.providers.runner_port import LOOPBACK
@@ -20,6 +21,18 @@ _CONTEXT = ("-c", "--ctx-size")
 _PARALLEL = ("-np", "--parallel")
 _DEVICES = ("-dev", "--device", "-ngl", "--gpu-layers", "--n-gpu-layers")
 _EMBEDDING = ("--embedding", "--embeddings")
+# What a runner in the background gets from us: threads, and no priority of its own.
+_PROCESSORS = (
+    "-t",
+    "--threads",
+    "-tb",
+    "--threads-batch",
+    "--prio",
+    "--prio-batch",
+    "--poll",
+    "--poll-batch",
+)
+_PROCESSOR_VARIABLES = ("LLAMA_ARG_THREADS", "LLAMA_ARG_THREADS_BATCH")
 # All take a value. What a runner serves, where, and to whom is not the user's to choose.
 _OURS = (
     *(
@@ -58,6 +71,8 @@ class RunnerCommand(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: dict[str, str]
     ignored: tuple[str, ...] = ()
+    is_in_background: bool = False  # to be run at idle CPU and I/O priority
+    flags: tuple[str, ...] = ()  # the part of `argv` that is not the engine's or who it serves
 
     def __repr__(self) -> str:  # the environment holds the runner's key
         return f"RunnerCommand(argv={self.argv!r})"
@@ -73,8 +88,12 @@ def runner_command(
     port: int,
     api_key: str,
     environ: Mapping[str, str],
+    background_threads: int | None = None,
 ) -> RunnerCommand:
-    """Build the command for the model `alias` of `settings`; `context_length` overrides its flag."""
+    """Build the command for the model `alias` of `settings`; `context_length` overrides its flag.
+
+    `background_threads`: it runs on the CPU beside a game, with so many threads at idle priority.
+    """
     model = settings.models[alias]
     flags, ignored = _without(model.flags, _OURS)
     if context_length is not None:
@@ -83,29 +102,30 @@ def runner_command(
         flags += ["--parallel", str(settings.default_parallel)]
     if model.cpu_only:
         flags = [*_without(flags, _DEVICES)[0], "-ngl", "0", "--device", "none"]
+    if background_threads is not None:
+        count = str(background_threads)
+        flags = [*_without(flags, _PROCESSORS)[0], "--threads", count, "--threads-batch", count]
     ours = ["--model", model_path, "--alias", alias, "--host", LOOPBACK, "--port", str(port)]
     env = child_environment(environ) | engine.env
     env |= _device_variables(model, settings.gpu_devices) | {"LLAMA_API_KEY": api_key}
     for variable in _OUR_VARIABLES:
         env.pop(variable, None)
-    return RunnerCommand(argv=(*engine.argv, *ours, *flags), env=env, ignored=tuple(ignored))
+    if background_threads is not None:
+        for variable in _PROCESSOR_VARIABLES:
+            env.pop(variable, None)
+        env["OMP_WAIT_POLICY"] = "passive"  # its threads sleep between two pieces of work
+    return RunnerCommand(
+        argv=(*engine.argv, *ours, *flags),
+        flags=tuple(flags),
+        env=env,
+        ignored=tuple(ignored),
+        is_in_background=background_threads is not None,
+    )
 
 
-def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for programs that are not ours.
-
-    A program packed by PyInstaller has its own libraries first in LD_LIBRARY_PATH; they must not reach
-    llama-server.
-    """
-    env = dict(environ)
-    original = env.pop("LD_LIBRARY_PATH_ORIG", None)
-    if original is not None:
-        env["LD_LIBRARY_PATH"] = original
-        if not original:
-            del env["LD_LIBRARY_PATH"]
-    elif "_PYI_APPLICATION_HOME_DIR" in env:  # packed, and there was none before
-        env.pop("LD_LIBRARY_PATH", None)
-    return env
+def threads_in_background(core_count: int) -> int:
+    """How many threads a runner gets beside a game: a quarter of the cores, one at least."""
+    return max(1, core_count // 4)
 
 
 def configured_context(flags: Sequence[str]) -> int | None:

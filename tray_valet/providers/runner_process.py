@@ -46,13 +46,13 @@ class RunnerProcess:
     ) -> RunnerProcess:
         """Start the command, its life tied to ours. Raises OSError; nothing is left running then."""
         process = await asyncio.create_subprocess_exec(
-            *tie.wrap(command.argv),
+            *tie.wrap(command.argv, is_in_background=command.is_in_background),
             env=command.env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C in our terminal is not meant for it
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=_creation_flags(is_in_background=command.is_in_background),
         )
         try:
             tie.adopt(process.pid)
@@ -133,6 +133,15 @@ class RunnerProcess:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _creation_flags(*, is_in_background: bool) -> int:
+    """What Windows is told of a new process; the names exist there alone."""
+    names = ("CREATE_NO_WINDOW", *(("IDLE_PRIORITY_CLASS",) if is_in_background else ()))
+    flags = 0
+    for name in names:
+        flags |= getattr(subprocess, name, 0)
+    return flags
 
 
 def end_in_words(exit_code: int | None, log_tail: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from tray_valet.sensing.linux_procfs import (
     stat_of,
     status_sizes,
 )
-from tray_valet.sensing.linux_sockets import listener_inodes, socket_inodes_of
+from tray_valet.sensing.linux_sockets import client_inodes, listener_inodes, socket_inodes_of
 from tray_valet.sensing.process_images import ImageKey
 
 _EXEC_LOOKS = 4
@@ -135,6 +135,23 @@ class LinuxProcesses:
             return None
         start_time, pid = min(holders)
         return ProcessIdentity(pid, start_time)
+
+    def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
+        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told.
+
+        Without a stranger's connection it is one look at the table of sockets; else every process's handles
+        are looked through.
+        """
+        inodes = client_inodes(self._proc, port) - socket_inodes_of(self._proc, os.getpid())
+        if not inodes:
+            return ()
+        found = []
+        for pid in self.all_pids():
+            if not inodes.isdisjoint(socket_inodes_of(self._proc, pid)):
+                stat = self._stat_of(pid)
+                if stat is not None and not stat.is_dead:
+                    found.append(ProcessIdentity(pid, stat.start_time))
+        return tuple(found)
 
     # -- what it uses ----------------------------------------------------------------------------
 

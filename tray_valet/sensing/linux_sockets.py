@@ -1,17 +1,18 @@
-"""TCP listeners of this machine, from /proc/net/tcp and tcp6, and who holds them.
+"""TCP sockets of this machine, from /proc/net/tcp and tcp6, and who holds them.
 
-Decides: which sockets answer on a port of loopback. Must not: connect to anything.
+Decides: which sockets answer on a port of loopback, and which are connected to it. Must not: connect.
 
-Facts: kernel Documentation/networking/proc_net_tcp.rst (address in host byte order, state 0A = LISTEN,
-inode in the tenth column); proc_pid_fd(5) (`socket:[inode]`).
+Facts: kernel Documentation/networking/proc_net_tcp.rst (address in host byte order, inode in the tenth
+column) and include/net/tcp_states.h (01 = ESTABLISHED, 0A = LISTEN); proc_pid_fd(5) (`socket:[inode]`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
-_LISTEN = "0A"
+_ESTABLISHED, _LISTEN = "01", "0A"
 _MAPPED_V4 = bytes(10) + b"\xff\xff"
 
 
@@ -23,6 +24,30 @@ def listener_inodes(proc: str, port: int) -> frozenset[str]:
     """
     exact: set[str] = set()
     wildcard: set[str] = set()
+    for fields in _rows(proc, _LISTEN):
+        address, _, port_hex = fields[1].rpartition(":")
+        if int(port_hex, 16) != port:
+            continue
+        raw = _address(address)
+        if not any(raw):
+            wildcard.add(fields[9])
+        elif _is_loopback(raw):
+            exact.add(fields[9])
+    return frozenset(exact or wildcard)
+
+
+def client_inodes(proc: str, port: int) -> frozenset[str]:
+    """Name the sockets (inode numbers) that are connected to `port` of loopback, from the callers' side."""
+    found: set[str] = set()
+    for fields in _rows(proc, _ESTABLISHED):
+        address, _, port_hex = fields[2].rpartition(":")
+        if int(port_hex, 16) == port and _is_loopback(_address(address)):
+            found.add(fields[9])
+    return frozenset(found)
+
+
+def _rows(proc: str, state: str) -> Iterator[list[str]]:
+    """The fields of every TCP socket in that state."""
     for name in ("tcp", "tcp6"):
         try:
             with open(f"{proc}/net/{name}", encoding="ascii") as table:
@@ -31,17 +56,8 @@ def listener_inodes(proc: str, port: int) -> frozenset[str]:
             continue
         for line in lines:
             fields = line.split()
-            if len(fields) < 10 or fields[3] != _LISTEN:
-                continue
-            address, _, port_hex = fields[1].rpartition(":")
-            if int(port_hex, 16) != port:
-                continue
-            raw = _address(address)
-            if not any(raw):
-                wildcard.add(fields[9])
-            elif _is_loopback(raw):
-                exact.add(fields[9])
-    return frozenset(exact or wildcard)
+            if len(fields) >= 10 and fields[3] == state:
+                yield fields
 
 
 def socket_inodes_of(proc: str, pid: int) -> frozenset[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tray_valet.core.errors import CannotKill
 from tray_valet.core.processes import Process, ProcessIdentity, ProcessUsage
@@ -153,6 +153,19 @@ class PortableProcesses:
         _, start_time, pid = min(found)
         return ProcessIdentity(pid, start_time)
 
+    def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
+        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told."""
+        found: dict[int, ProcessIdentity] = {}
+        for pid, row in self._tcp_rows():
+            is_one = row.status == self._psutil.CONN_ESTABLISHED and row.raddr and row.raddr.port == port
+            if not is_one or not pid or pid == os.getpid() or pid in found or not _is_loopback(row.raddr.ip):
+                continue
+            process = self._living(pid)
+            start_time = self._start_time(process) if process is not None else None
+            if start_time is not None:
+                found[pid] = ProcessIdentity(pid, start_time)
+        return tuple(found.values())
+
     def usage(self, processes: Sequence[ProcessIdentity]) -> ProcessUsage:
         """Memory and CPU of those that still live, added up; a process named twice counts once.
 
@@ -268,22 +281,29 @@ class PortableProcesses:
 
     def _listeners(self, port: int) -> list[tuple[int, str]]:
         """(PID, address) of whoever listens on the port."""
+        return [
+            (pid, row.laddr.ip)
+            for pid, row in self._tcp_rows()
+            if pid and row.status == self._psutil.CONN_LISTEN and row.laddr and row.laddr.port == port
+        ]
+
+    def _tcp_rows(self) -> list[tuple[int | None, Any]]:
+        """(PID, socket) of every TCP socket that may be listed: psutil's `sconn` and `pconn`."""
         try:
-            rows = [(row.pid, row) for row in self._psutil.net_connections(kind="tcp")]
+            return [(row.pid, row) for row in self._psutil.net_connections(kind="tcp")]
         except self._denied:
-            rows = []
+            rows: list[tuple[int | None, Any]] = []
             for process in self._psutil.process_iter():
                 try:
                     rows.extend((process.pid, row) for row in process.net_connections(kind="tcp"))
                 except (self._gone, self._denied):
                     continue
-        return [
-            (pid, row.laddr.ip)
-            for pid, row in rows
-            if pid and row.status == self._psutil.CONN_LISTEN and row.laddr and row.laddr.port == port
-        ]
+            return rows
+
+
+def _is_loopback(address: str) -> bool:
+    return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
 
 
 def _is_reached_by_loopback(address: str) -> bool:
-    address = address.removeprefix("::ffff:")
-    return address.startswith("127.") or address in ("::1", "0.0.0.0", "::", "*", "")
+    return _is_loopback(address) or address.removeprefix("::ffff:") in ("0.0.0.0", "::", "*", "")

@@ -33,12 +33,23 @@ class _Follower:
         self.woken = asyncio.Event()
 
     def push(self, fact: RecordedFact) -> None:
+        self._drop_older(fact.fact)
         if len(self.backlog) >= _KEPT_PER_FOLLOWER:
             self.backlog.clear()
             self.has_lagged = True
         elif not self.has_lagged:
             self.backlog.append(fact)
         self.woken.set()
+
+    def _drop_older(self, fact: ev.Fact) -> None:
+        """Of one download only the newest progress waits to be read."""
+        if not isinstance(fact, ev.DownloadProgressed):
+            return
+        for recorded in self.backlog:
+            waiting = recorded.fact
+            if isinstance(waiting, ev.DownloadProgressed) and waiting.download.id == fact.download.id:
+                self.backlog.remove(recorded)
+                return
 
 
 class Activity:
@@ -48,7 +59,12 @@ class Activity:
         self._clock = clock
         self._entries: deque[ActivityEntry] = deque(maxlen=_KEPT_ENTRIES)
         self._followers: set[_Follower] = set()
+        self._listeners: list[Callable[[ev.Fact], None]] = []
         self._next_id = 1
+
+    def tell(self, listener: Callable[[ev.Fact], None]) -> None:
+        """Have `listener` called with every fact from now on, none left out. It must be quick."""
+        self._listeners.append(listener)
 
     def record(self, fact: ev.Fact) -> None:
         """Take a fact down: log it once, list it if people want to read it, pass it on."""
@@ -61,13 +77,15 @@ class Activity:
         )
         self._next_id += 1
         _LOG.log(
-            logging.WARNING if entry.is_problem else logging.INFO,
+            logging.WARNING if entry.is_problem else logging.DEBUG if _is_step(fact) else logging.INFO,
             "%s",
             entry.text,
             extra={"fact": entry.kind},
         )
         if _is_for_people(fact):
             self._entries.append(entry)
+        for tell in self._listeners:
+            tell(fact)
         recorded = RecordedFact(entry=entry, fact=fact)
         for follower in self._followers:
             follower.push(recorded)
@@ -102,7 +120,11 @@ class Activity:
 
 
 def _is_for_people(fact: ev.Fact) -> bool:
-    """State changes and game holds repeat what other lines say better."""
+    """State changes, steps of a load and game holds repeat what other lines say better."""
     if isinstance(fact, ev.HoldPlaced):
         return fact.hold.kind is not HoldKind.GAME
-    return not isinstance(fact, ev.StateChanged | ev.HoldEnded)
+    return not isinstance(fact, (ev.StateChanged, ev.HoldEnded, *ev.STEPS))
+
+
+def _is_step(fact: ev.Fact) -> bool:
+    return isinstance(fact, ev.STEPS)

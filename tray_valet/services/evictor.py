@@ -36,6 +36,7 @@ _POLL_S = 0.05
 _CALL_TIMEOUT_S = 5.0
 _LOOK_S = 2.0  # a provider that takes longer is taken as it was last seen
 _SHORT_LOOK_S = 0.5
+_WORTH_SAYING_S = 0.25
 
 
 class EvictionWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,13 +186,16 @@ class Evictor:
     async def _end_answers(self, ref: ModelRef, wish: EvictionWish, drain_s: float) -> None:
         """Let answers finish for up to `drain_s`, then cut them: a busy engine keeps its memory."""
         clients = [lease.client for lease in self._dispatcher.leases_on(ref)]
+        names = tuple(dict.fromkeys(c for c in clients if c))
+        client = names[0] if len(names) == 1 else ""
+        began_s = self._clock.monotonic_s()
         if await self._dispatcher.wait_idle(ref, drain_s):
+            waited_s = self._clock.monotonic_s() - began_s
+            if clients and waited_s >= _WORTH_SAYING_S:
+                self._record(ev.AnswersAwaited(count=len(clients), client=client, waited_s=waited_s))
             return
         count = await self._dispatcher.revoke(ref, wish.refusal)
-        names = tuple(dict.fromkeys(c for c in clients if c))
-        self._record(
-            ev.AnswersEnded(count=count, client=names[0] if len(names) == 1 else "", waited_s=drain_s)
-        )
+        self._record(ev.AnswersEnded(count=count, client=client, waited_s=drain_s))
 
     async def _wait_gone(self, slot: Slot, model: str, deadline_s: float, has_runners: bool) -> bool:
         pause_s = _POLL_S
@@ -262,7 +266,7 @@ class Evictor:
     def _report(
         self, account: PauseAccount, wish: EvictionWish, freed: int, took_s: float, verdict: Proof
     ) -> None:
-        names = tuple(m.name for _, m in account.targets)
+        names, is_again = tuple(m.name for _, m in account.targets), account.has_only_reloads
         account.close_round(
             PauseReport(
                 models=names,
@@ -273,7 +277,11 @@ class Evictor:
             )
         )
         self.last_pause = account.report
-        self._record(ev.ModelsSetAside(models=names, freed_bytes=freed, took_s=took_s, cause=wish.cause))
+        self._record(
+            ev.ModelsSetAside(
+                models=names, freed_bytes=freed, took_s=took_s, cause=wish.cause, is_again=is_again
+            )
+        )
 
     def _say_still_held(
         self, slots: list[Slot], models: list[LoadedModel], freed: int, *, is_vram: bool

@@ -37,7 +37,12 @@ class Machine:
         self._is_in_use = is_in_use
         self._taken_at_s = -_FRESH_S
         self._in_progress: asyncio.Task[MachineSample] | None = None
+        self._listeners: list[Callable[[MachineSample], None]] = []
         self.latest: MachineSample | None = None
+
+    def tell(self, listener: Callable[[MachineSample], None]) -> None:
+        """Have `listener` called on the loop with every sample taken from now on. It must be quick."""
+        self._listeners.append(listener)
 
     @property
     def gpu_missing_because(self) -> str | None:
@@ -56,6 +61,8 @@ class Machine:
             host, gpus, disk = await asyncio.to_thread(self._measure, self._models_dir(), self._is_in_use())
             self.latest = MachineSample(host=host, gpus=gpus, disk=disk, taken_at=self._clock.wall_s())
             self._taken_at_s = self._clock.monotonic_s()
+            for tell in self._listeners:
+                tell(self.latest)
             return self.latest
         finally:
             self._in_progress = None

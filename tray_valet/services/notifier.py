@@ -165,5 +165,7 @@ class NotifierService:
     async def _try_again(self, fact: ev.Fact) -> None:
         if isinstance(fact, ev.RestoreFailed):
             await self._valet.load(fact.model, num_ctx=fact.context_length, provider=fact.provider or None)
+        elif isinstance(fact, ev.RunnerGivenUp):
+            await self._valet.load(fact.model, provider=fact.provider)
         elif isinstance(fact, ev.LoadRefused):
             await self._valet.load(fact.model)

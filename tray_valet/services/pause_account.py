@@ -40,6 +40,11 @@ class PauseAccount:
         """What this round sets aside, gone or not."""
         return [(slot, model) for (slot, _), model in self._targets.items()]
 
+    @property
+    def has_only_reloads(self) -> bool:
+        """Whether this round sets nothing aside but models that came in mid-pause."""
+        return set(self._targets) <= self._reloaded
+
     def begin_pass(self, now_s: float, held: Held) -> None:
         """Note the time and what the engines hold before anything is unloaded."""
         if self.started_s is None or self.before is None or not self._targets:

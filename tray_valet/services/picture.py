@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tray_valet import __version__
 from tray_valet.core.config import Settings
+from tray_valet.core.downloads import Download
 from tray_valet.core.headline import Scene, headline
 from tray_valet.core.holds import ends_in_s
 from tray_valet.core.models import ConditionType
@@ -55,6 +56,7 @@ class Picture:
         pressure: PressureWatch,
         dispatcher: Dispatcher,
         addresses: Addresses,
+        downloads: Callable[[], tuple[Download, ...]] = tuple,
     ) -> None:
         self._clock = clock
         self._settings = settings
@@ -70,6 +72,7 @@ class Picture:
         self._pressure = pressure
         self._dispatcher = dispatcher
         self._addresses = addresses
+        self._downloads = downloads
 
     def take(self) -> Snapshot:
         """The picture now."""
@@ -89,6 +92,7 @@ class Picture:
             to_bring_back=self._journal.missing,
             last_pause=self._evictor.last_pause,
             sample=self._machine.latest,
+            downloads=self._downloads(),
             signals=self._pressure.signals,
             settings_problem=self._settings_problem(),
             process_source=self._games.source,
@@ -139,6 +143,7 @@ class Picture:
             does_not_fit=self._watchdog.does_not_fit,
             has_providers=bool(self._fleet.slots),
             silent_providers=tuple(s.name for s in self._fleet.slots.values() if s.is_down),
+            stopped_providers=tuple(s.name for s in self._fleet.slots.values() if s.is_stopped),
             still_held=self._evictor.still_held,
             is_built_in_demo=self._is_demo(),
         )

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from tray_valet.core import events as ev
-from tray_valet.core.errors import EngineMissing, Paused, ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.errors import (
+    EngineMissing,
+    LoadFailed,
+    Paused,
+    ProviderUnreachable,
+    UnknownModel,
+    ValetError,
+)
 from tray_valet.core.journal import JournalEntry, entry_of
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import ConditionType, LoadRequest, ModelRef, ProviderKind
@@ -25,6 +32,7 @@ from tray_valet.services.loader import Loader
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = (2.0, 10.0)  # between the three tries
+_TIMES_DOWN = 3  # a model whose load so often took its provider down is given up
 _VRAM_RESERVE_BYTES = 256 * MIB
 _RAM_RESERVE_BYTES = 512 * MIB
 
@@ -52,6 +60,7 @@ class Restorer:
         self._clock = clock
         self._record = record
         self._given_up: set[ModelRef] = set()
+        self._times_down: dict[ModelRef, int] = {}  # loads that ended with the provider gone, in a row
         self.restoring = ""
         self.restored_count = 0
 
@@ -132,11 +141,15 @@ class Restorer:
         if slot is None:
             return _Outcome.LEFT  # the settings have changed meanwhile
         self.restoring = entry.model
+        was_answering = slot.failures == 0
         try:
             await self._loader.ensure(slot, _request(entry), makes_room=False)
         except Paused:
             return _Outcome.LEFT  # a pause begins: the journal stays as it is
         except ProviderUnreachable as error:
+            if was_answering and self._is_hopeless(entry.ref):
+                self._give_up(slot, entry, _took_down(slot, entry))
+                return _Outcome.LEFT
             _LOG.warning("%s does not answer; %s waits in the journal", slot.name, entry.model)
             self._fleet.note(slot, ConditionType.UNREACHABLE, str(error))
             await asyncio.sleep(1.0)  # the fleet's looks decide whether it is down
@@ -148,10 +161,17 @@ class Restorer:
             self._record(ev.RestoreFailed(model=entry.model, message=error.message, next_try_s=retry_s))
             return _Outcome.AGAIN
         self.restored_count += 1
+        self._times_down.pop(entry.ref, None)
         return _Outcome.BACK
+
+    def _is_hopeless(self, ref: ModelRef) -> bool:
+        """Count a load in the middle of which the provider went away; say whether that were too many."""
+        self._times_down[ref] = self._times_down.get(ref, 0) + 1
+        return self._times_down[ref] >= _TIMES_DOWN
 
     def _give_up(self, slot: Slot, entry: JournalEntry, error: ValetError) -> None:
         self._given_up.add(entry.ref)
+        self._times_down.pop(entry.ref, None)
         self._fleet.note(slot, ConditionType.LOAD_FAILED, f"{entry.model} could not be brought back: {error}")
         self._record(
             ev.RestoreFailed(
@@ -161,6 +181,13 @@ class Restorer:
                 context_length=entry.context_length,
             )
         )
+
+
+def _took_down(slot: Slot, entry: JournalEntry) -> LoadFailed:
+    return LoadFailed(
+        f"{slot.name} went away {_TIMES_DOWN} times while it loaded {entry.model}.",
+        remedy="Its own log says why; a smaller context may help.",
+    )
 
 
 def _request(entry: JournalEntry) -> LoadRequest:

@@ -89,6 +89,12 @@ class SettingsStore:
         """Settings that the environment sets, dotted, and the variable; saving does not change those."""
         return dict(self._overrides)
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Settings that the file in force says something of, dotted, in our spellings."""
+        tree = self._good_tree
+        return tuple(dotted(path) for path, _ in leaves(tree) if path) if tree is not None else ()
+
     def load(self) -> Settings:
         """Read the file and put it in force; where it is broken, what was right last.
 

@@ -10,15 +10,27 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from tray_valet.core.commands import NOTHING_FAILED, CatalogEntry, KnownGame, RecordedFact, Wish
+import msgspec
+
+from tray_valet.core.commands import (
+    NOTHING_FAILED,
+    CatalogEntry,
+    KnownGame,
+    ModelState,
+    QueueState,
+    RecordedFact,
+    Wish,
+)
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import check_api_change
 from tray_valet.core.errors import GameRunning, InvalidValue, Refused, ValetError
-from tray_valet.core.events import ModelUnloaded
+from tray_valet.core.history import History
 from tray_valet.core.holds import Cause, Hold, HoldKind, ProgramCause, UserCause
 from tray_valet.core.holds import find as find_hold
+from tray_valet.core.ledger import Ledger
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import (
+    ConditionType,
     InstalledModel,
     LoadedModel,
     LoadRequest,
@@ -28,19 +40,33 @@ from tray_valet.core.models import (
 )
 from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.core.processes import ProcessIdentity
+from tray_valet.core.route_views import RouteView
+from tray_valet.core.service_plan import ServiceAction, ServiceBegun
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
+from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import title_of_pause
 from tray_valet.services.activity import Activity
-from tray_valet.services.dispatcher import ActiveLease, Dispatcher
+from tray_valet.services.catalog import Catalog
+from tray_valet.services.dispatcher import Dispatcher
+from tray_valet.services.ejector import Ejector
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.game_watch import GameWatch
+from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import ActiveLease
+from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
+from tray_valet.services.model_states import ModelStates
 from tray_valet.services.picture import Picture
+from tray_valet.services.request_log import RequestLog
+from tray_valet.services.route_outlook import RouteOutlook
+from tray_valet.services.service_desk import ServiceDesk
 from tray_valet.services.settings import SettingsStore
+from tray_valet.services.tally import TallyBook
+from tray_valet.services.traffic import Traffic
 from tray_valet.services.watchdog import Watchdog
 
 _RESUME_WAIT_S = 10.0
@@ -70,6 +96,12 @@ class ValetService:
         journal: JournalBook,
         watchdog: Watchdog,
         picture: Picture,
+        desk: ServiceDesk,
+        traffic: Traffic,
+        tally: TallyBook,
+        request_log: RequestLog,
+        ledger: LedgerBook,
+        history: HistoryBook,
         models_dir: Callable[[], str],
         quit_requested: asyncio.Event,
         own_log: Callable[[], tuple[str, ...]] = tuple,
@@ -87,6 +119,25 @@ class ValetService:
         self._journal = journal
         self._watchdog = watchdog
         self._picture = picture
+        self._desk = desk
+        self._traffic = traffic
+        self._tally = tally
+        self._request_log = request_log
+        self._ledger = ledger
+        self._history = history
+        self._ejector = Ejector(
+            fleet,
+            loader,
+            dispatcher,
+            journal,
+            activity.record,
+            lambda: float(settings.current.eviction.drain_seconds),
+        )
+        self._catalog = Catalog(fleet, loader, lambda: settings.current, clock)
+        self._states = ModelStates(fleet, loader, watchdog.closed_by, traffic.last_load_s)
+        self._outlook = RouteOutlook(
+            fleet, lambda: settings.current, watchdog.closed_by, dispatcher.in_flight
+        )
         self._models_dir = models_dir
         self._quit_requested = quit_requested
         self._own_log = own_log
@@ -121,42 +172,44 @@ class ValetService:
         slot, name = await self._find(check_model_name(runner, param="runner"), None)
         return slot.provider.log_tail(name)
 
+    def ledger(self) -> Ledger:
+        return self._ledger.ledger
+
+    async def forget_ledger(self, game: str | None = None) -> int:
+        return await self._ledger.forget(game)
+
+    def history(self, minutes: int) -> History:
+        return self._history.over(minutes)
+
     def can_pull_to(self) -> str:
         return self._models_dir()
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
-        routes = self.settings.routes
-        aliases = [
-            CatalogEntry(
-                name=alias,
-                ref=ModelRef(route.candidates[0].provider, route.candidates[0].model),
-                status=self._status(ModelRef(route.candidates[0].provider, route.candidates[0].model)),
-                is_alias=True,
-            )
-            for alias, route in routes.items()
-            if route.candidates
-        ]
-        seen = {entry.name for entry in aliases}
-        models = []
-        for slot, model in self._fleet.known_installed():
-            ref = ModelRef(slot.name, model.name)
-            name = str(ref) if model.name in seen else model.name
-            seen.add(name)
-            models.append(
-                CatalogEntry(
-                    name=name,
-                    ref=ref,
-                    status=self._status(ref),
-                    size_bytes=model.size_bytes,
-                    context_length=model.context_length,
-                )
-            )
-        return (*aliases, *models)
+        return self._catalog.entries()
 
-    def _status(self, ref: ModelRef) -> str:
-        if self._fleet.is_loaded(ref):
-            return "ready"
-        return "loading" if ref in self._loader.loading else "off"
+    def routes(self) -> tuple[RouteView, ...]:
+        return self._outlook.routes()
+
+    def model_states(self) -> tuple[ModelState, ...]:
+        return self._states.of_all(self.catalog())
+
+    # -- what passes ---------------------------------------------------------------------------------
+
+    def queues(self) -> tuple[QueueState, ...]:
+        return self._dispatcher.queues()
+
+    def traffic(self) -> TrafficReport:
+        return self._traffic.report({state.ref: state.in_flight for state in self.queues()})
+
+    def tally(self) -> Tally:
+        return self._tally.seen()
+
+    def note_exchange(self, record: Exchanged) -> None:
+        self._request_log.note(record)
+        if not record.provider and (ref := self._catalog.ref_of(record.asked)) is not None:
+            # Refused before any candidate was asked: it counts for the model that was meant.
+            record = msgspec.structs.replace(record, provider=ref.provider, model=ref.model)
+        self._traffic.note(record)
 
     # -- pausing -------------------------------------------------------------------------------------
 
@@ -250,13 +303,14 @@ class ValetService:
             )
         if self._holds.in_effect or self._watchdog.state in (State.PAUSING, State.PAUSED):
             await self.resume()
-        loaded = await self._loader.ensure(slot, LoadRequest(model=name, context_length=num_ctx))
+        loaded = await self._loader.ensure(
+            slot, LoadRequest(model=name, context_length=num_ctx), is_manual=True
+        )
         return ModelRef(slot.name, name), loaded
 
     async def _find(self, model: str, provider: str | None) -> tuple[Slot, str]:
-        route = self.settings.routes.get(model)
-        if route is not None and provider is None and route.candidates:
-            return await self._fleet.resolve(route.candidates[0].model, route.candidates[0].provider)
+        if provider is None:
+            return await self._dispatcher.locate(model)
         return await self._fleet.resolve(model, provider)
 
     async def unload(self, model: str | None = None, *, provider: str | None = None) -> tuple[ModelRef, ...]:
@@ -266,22 +320,31 @@ class ValetService:
             targets = [(slot, name)]
         else:
             targets = [(s, m.name) for s in self._slots(provider) for m in s.loaded if s.provider.can_unload]
-        gone = {ModelRef(slot.name, name) for slot, name in targets}
-        await self._journal.forget(gone)  # what the user unloads does not come back
-        went = []
-        for slot, name in targets:
-            ref = ModelRef(slot.name, name)
-            loaded = self._fleet.is_loaded(ref)
-            await self._loader.unload(slot, name)
-            if loaded is not None:
-                self._activity.record(ModelUnloaded(model=name, size_bytes=loaded.size_bytes))
-                went.append(ref)
-        return tuple(went)
+        return await self._ejector.unload(targets)
+
+    async def reset_model(self, model: str) -> ModelState:
+        slot, name = await self._find(check_model_name(model), None)
+        ref = ModelRef(slot.name, name)
+        if self._loader.revival is not None:
+            self._loader.revival.reset(ref)
+        self._fleet.clear(slot, ConditionType.LOAD_FAILED)
+        return self._states.of(ref, self.catalog())
 
     def _slots(self, provider: str | None) -> tuple[Slot, ...]:
         if provider is None:
             return tuple(self._fleet.slots.values())
         return (self._fleet.slot(provider),)
+
+    # -- services ------------------------------------------------------------------------------------
+
+    async def start_service(self, provider: str | None = None) -> ServiceBegun:
+        return await self._desk.begin(ServiceAction.START, provider)
+
+    async def stop_service(self, provider: str | None = None, *, is_forced: bool = False) -> ServiceBegun:
+        return await self._desk.begin(ServiceAction.STOP, provider, is_forced=is_forced)
+
+    async def restart_service(self, provider: str | None = None) -> ServiceBegun:
+        return await self._desk.begin(ServiceAction.RESTART, provider)
 
     def admit(
         self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED

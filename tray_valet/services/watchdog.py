@@ -17,14 +17,14 @@ from tray_valet.core.errors import Paused
 from tray_valet.core.eviction import must_go
 from tray_valet.core.holds import Hold, ends_in_s
 from tray_valet.core.metrics import MachineSample
-from tray_valet.core.models import ConditionType, Demand, LoadedModel
+from tray_valet.core.models import Demand, LoadedModel
 from tray_valet.core.ports import Clock
 from tray_valet.core.watchdog import Facts, State, level, next_state
 from tray_valet.core.wording import listed, refusal, technical_reason, who
 from tray_valet.services.evictor import EvictionWish, Evictor
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.hold_book import HoldBook
-from tray_valet.services.pause_account import Target
+from tray_valet.services.reload_fights import ReloadFights
 from tray_valet.services.restorer import Restorer
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Watchdog:
         fleet: Fleet,
         evictor: Evictor,
         restorer: Restorer,
+        fights: ReloadFights,
         record: Callable[[ev.Fact], None],
         sample: Callable[[], MachineSample | None],
         on_gate: Callable[[], None],
@@ -54,6 +55,7 @@ class Watchdog:
         self._fleet = fleet
         self._evictor = evictor
         self._restorer = restorer
+        self._fights = fights
         self._record = record
         self._sample = sample
         self._on_gate = on_gate
@@ -62,7 +64,6 @@ class Watchdog:
         self._action: asyncio.Task[None] | None = None
         self._is_clear = False  # memory was confirmed clear since this pause began
         self._passes_failed = 0
-        self._reloads = 0
         self._retry_at_s = 0.0
         self._ignores_fit = False
         self._force_next = False
@@ -151,6 +152,7 @@ class Watchdog:
             # A pause begins, perhaps in the wait after another: look afresh, and note what is found.
             self._is_clear = self._ignores_fit = False
             self._evictor.begin()
+            self._fights.begin()
         self._was_held = bool(holds)
         after = next_state(self.state, level(self._facts(holds)))
         if after is not self.state:
@@ -176,24 +178,9 @@ class Watchdog:
         if targets and holds and self.state is State.PAUSED:
             self._is_clear, self._retry_at_s = False, 0.0
             if reloaded := [target for target in targets if self._evictor.is_reload(target)]:
-                self._note_reloads(reloaded)
+                # Out again, at a pace that does not make the game stutter, and said.
+                self._retry_at_s = self._fights.note(reloaded)
         return bool(targets)
-
-    def _note_reloads(self, reloaded: list[Target]) -> None:
-        """A client loaded at the provider itself. Out again, with back-off, and said."""
-        self._reloads += 1
-        delay_s = 0.0 if self._reloads == 1 else min(_RETRY_MOST_S, 2.0 ** (self._reloads - 1))
-        self._retry_at_s = self._clock.monotonic_s() + delay_s
-        for slot, model in reloaded:
-            self._fleet.note(
-                slot,
-                ConditionType.RELOADED,
-                f"A program loads {model.name} here during a pause, past the valet. "
-                "Give it the valet's address instead.",
-            )
-            self._record(
-                ev.ModelReloadedDuringPause(provider=slot.name, model=model.name, times=self._reloads)
-            )
 
     def _enter(self, after: State) -> None:
         self.reason = self._reason_for(after, self._holds.in_effect)
@@ -201,11 +188,10 @@ class Watchdog:
         self.since = self._clock.wall_s()
         if after in (State.RUNNING, State.RESUMING, State.PROVIDER_DOWN):
             self._is_clear = False
-            self._passes_failed = self._reloads = 0
+            self._passes_failed = 0
             self._retry_at_s = 0.0
             self._force_next = False
-            for slot in self._fleet.slots.values():
-                self._fleet.clear(slot, ConditionType.RELOADED)
+            self._fights.end()
         if after is State.RUNNING:
             self._ignores_fit = False
         self._record(ev.StateChanged(before=before, after=after, reason=self.reason))
@@ -217,7 +203,8 @@ class Watchdog:
             return technical_reason(holds[0].cause)
         if after is State.PROVIDER_DOWN:
             down = next((s for s in self._fleet.slots.values() if s.is_down), None)
-            return f"provider {down.name} unreachable" if down else "no provider answers"
+            how = "stopped by you" if down and down.is_stopped else "unreachable"
+            return f"provider {down.name} {how}" if down else "no provider answers"
         if after is State.RUNNING and self.state is State.PROVIDER_DOWN:
             return "a provider answers again"
         if after in (State.RESUMING, State.RUNNING):
@@ -269,6 +256,7 @@ class Watchdog:
         )
         if await self._evictor.evict(wish):
             self._is_clear, self._passes_failed = True, 0
+            self._fights.cleared()
         else:
             self._passes_failed += 1
             self._retry_at_s = self._clock.monotonic_s() + self._back_off_s()

@@ -18,8 +18,11 @@ from tray_valet.core.commands import Valet
 from tray_valet.core.errors import ValetError
 from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.desktop.window_opener import WindowShown
+from tray_valet.web.control_ledger import ControlLedger
 from tray_valet.web.control_open import ControlOpen
 from tray_valet.web.control_reads import ControlReads
+from tray_valet.web.control_routes import ControlRoutes
+from tray_valet.web.control_services import ControlServices
 from tray_valet.web.control_writes import ControlWrites
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, unexpected
 from tray_valet.web.event_stream import EventStream
@@ -47,7 +50,10 @@ class ControlApi:
         self._events = EventStream(valet)
         self._routes = [
             *ControlReads(valet).routes(),
+            *ControlLedger(valet).routes(),
             *ControlWrites(valet, clock).routes(),
+            *ControlServices(valet, clock).routes(),
+            *ControlRoutes(valet).routes(),
             *MemoryReads(valet, table).routes(),
             *UiPages(lambda: valet.settings, codes or WindowCodes(clock)).routes(),
             *(ControlOpen(open_window).routes() if open_window is not None else ()),

@@ -111,7 +111,7 @@ class ControlWrites:
         ref, model = await self._valet.load(
             check_model_name(body.model),
             num_ctx=check_context_length(_check_int(body.num_ctx, "num_ctx")),
-            provider=_provider_of(request),
+            provider=provider_of(request),
             override=body.override,
         )
         return json_answer(
@@ -132,7 +132,7 @@ class ControlWrites:
         """`POST /unload {model?}`, `?provider=`: unload one model, or all."""
         body = decode(await request.body(), _UnloadBody)
         name = None if body.model is None else check_model_name(body.model)
-        gone = await self._valet.unload(name, provider=_provider_of(request))
+        gone = await self._valet.unload(name, provider=provider_of(request))
         unloaded = [{"provider": ref.provider, "model": ref.model} for ref in gone]
         return json_answer({"ok": True, "action": "unload", "unloaded": unloaded})
 
@@ -178,7 +178,8 @@ class ControlWrites:
         return json_answer(shape, status=200 if state is wanted else 202)
 
 
-def _provider_of(request: Request) -> str | None:
+def provider_of(request: Request) -> str | None:
+    """The provider that `?provider=` names; None where it names none. Raises InvalidValue."""
     names = request.query_params.getlist("provider")
     if not names:
         return None

@@ -17,11 +17,14 @@ from tray_valet.core.errors import (
     AddressInUse,
     CannotKill,
     Cooldown,
+    DiskFull,
     EngineMissing,
     GameRunning,
     InvalidJson,
     InvalidValue,
+    KeyNotAcknowledged,
     LoadFailed,
+    LocalOnly,
     NotFound,
     NotSupported,
     Paused,
@@ -123,6 +126,9 @@ STATUS_OF: Mapping[type[ValetError], tuple[int, ErrorType]] = {
     InvalidJson: (400, ErrorType.INVALID_REQUEST),
     NotSupported: (501, ErrorType.INVALID_REQUEST),
     CannotKill: (409, ErrorType.CONFLICT),
+    DiskFull: (507, ErrorType.SERVER),
+    KeyNotAcknowledged: (409, ErrorType.CONFLICT),
+    LocalOnly: (403, ErrorType.PERMISSION),
     RootRefused: (403, ErrorType.PERMISSION),
     SettingsError: (400, ErrorType.INVALID_REQUEST),
     SettingsChangedElsewhere: (409, ErrorType.CONFLICT),
@@ -154,6 +160,9 @@ def error_object(error: ValetError) -> dict[str, Any]:
     if isinstance(error, VramExhausted):
         shape["required_mb"] = -(-error.required_bytes // MIB)
         shape["available_mb"] = error.available_bytes // MIB
+    if isinstance(error, DiskFull):
+        shape["required_mb"] = -(-error.required_bytes // MIB)
+        shape["available_mb"] = error.free_bytes // MIB
     if isinstance(error, LoadFailed) and error.log_tail:
         shape["log_tail"] = list(error.log_tail)
     if isinstance(error, SettingsError):

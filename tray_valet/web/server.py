@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tray_valet.core.addresses import as_ip
+from tray_valet.core.errors import AddressInUse
 from tray_valet.web.listening import listen
 from tray_valet.web.protocol import protocol_class
 
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 _POLL_S = 0.02
+_LET_GO_S = 3.0
 
 
 class WebServer:
@@ -45,10 +49,17 @@ class WebServer:
         self._name = name
         self._host = host
         self._port = port
+        self._asked = (host, port)
         self._on_stopping = on_stopping
         self._who_listens = who_listens
         self._servers: list[asyncio.Server] = []
         self._state = ServerState()
+        self._letting_go: set[asyncio.Task[None]] = set()
+
+    @property
+    def asked(self) -> tuple[str, int]:
+        """Host and port as they were asked for; port 0 = any free one."""
+        return self._asked
 
     @property
     def port(self) -> int:
@@ -68,8 +79,70 @@ class WebServer:
 
     async def start(self) -> None:
         """Listen; requests are answered from here on. Raises AddressInUse."""
-        sockets = await listen(self._host, self._port, name=self._name, who_listens=self._who_listens)
-        self._port = sockets[0].getsockname()[1]
+        await self._listen_at(self._host, self._port)
+        _log.info("The %s API listens at %s", self._name, self.url)
+
+    @asynccontextmanager
+    async def moved(self, host: str, port: int | None) -> AsyncIterator[str]:
+        """Listen at another address (port None: the same, 0: any) and yield the new url.
+
+        If the block raises, the old address stays. The old one is let go of afterwards, with a moment for
+        the answers that are under way. Only where old and new are in each other's way (127.0.0.1 and
+        0.0.0.0 with the same port) the old one is closed first. Raises AddressInUse; then nothing changes.
+        """
+        before = (self._host, self._port, self._asked, self._servers)
+        connections = set(self._state.connections)
+        if host == self._host and port in (None, self._port, self._asked[1]):
+            yield self.url
+            return
+        is_closed = await self._listen_beside(host, self._port if port is None else port)
+        self._asked = (host, self._asked[1] if port is None else port)
+        try:
+            yield self.url
+        except BaseException:
+            for server in self._servers:
+                server.close()
+            self._host, self._port, self._asked, self._servers = before
+            if is_closed:
+                await self._listen_at(self._host, self._port)
+            raise
+        for server in before[3]:
+            server.close()
+        task = asyncio.create_task(self._let_go(connections), name=f"old {self._name} connections")
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    async def _listen_beside(self, host: str, port: int) -> bool:
+        """Listen there too; say whether the old address had to be closed for that. Raises AddressInUse."""
+        try:
+            await self._listen_at(host, port)
+        except AddressInUse:
+            if port != self._port:
+                raise
+        else:
+            return False
+        for server in self._servers:
+            server.close()
+        try:
+            await self._listen_at(host, port)
+        except AddressInUse:
+            await self._listen_at(self._host, self._port)
+            raise
+        return True
+
+    async def _let_go(self, connections: set[Any]) -> None:
+        """Close connections to an address that is no longer ours; a moment later those that go on."""
+        for connection in connections & set(self._state.connections):
+            connection.shutdown()
+        await asyncio.sleep(_LET_GO_S)
+        for connection in connections & set(self._state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def _listen_at(self, host: str, port: int) -> None:
+        """Open the sockets and serve on them. Raises AddressInUse; then nothing has changed."""
+        sockets = await listen(host, port, name=self._name, who_listens=self._who_listens)
+        self._host, self._port = host, sockets[0].getsockname()[1]
         config = Config(
             self._app,
             http=protocol_class(),
@@ -94,7 +167,6 @@ class WebServer:
             return made
 
         self._servers = [await loop.create_server(connection, sock=listener) for listener in sockets]
-        _log.info("The %s API listens at %s", self._name, self.url)
 
     async def serve_until(self, stop: asyncio.Event, *, grace_s: float = 2.0) -> None:
         """Start if that is not done yet, serve until `stop` is set (or we are cancelled), end."""
@@ -112,6 +184,8 @@ class WebServer:
         self._servers = []
         if self._on_stopping is not None:
             self._on_stopping()
+        for task in self._letting_go:
+            task.cancel()
         for connection in list(self._state.connections):
             connection.shutdown()  # idle ones close now, busy ones after their answer
         await self._wait_idle(grace_s)

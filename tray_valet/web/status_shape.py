@@ -10,6 +10,7 @@ from typing import Any
 
 from tray_valet.core.addresses import is_loopback_host
 from tray_valet.core.config import LocalAccess, Settings, ThresholdSettings
+from tray_valet.core.downloads import Download
 from tray_valet.core.journal import JournalEntry
 from tray_valet.core.metrics import DiskSample, GpuSample, MachineSample
 from tray_valet.core.models import Condition, LoadedModel
@@ -35,6 +36,7 @@ def status(snapshot: Snapshot, sample: MachineSample | None, settings: Settings)
         "to_bring_back": [journal_entry(entry) for entry in snapshot.to_bring_back],
         "last_pause": pause_report(snapshot.last_pause),
         "games": [running_game(game) for game in snapshot.games],
+        "downloads": [download(each) for each in snapshot.downloads],
         "conditions": conditions(snapshot),
         "settings_problem": snapshot.settings_problem,
         "process_source": snapshot.process_source,
@@ -206,6 +208,26 @@ def running_game(game: GameView) -> dict[str, Any]:
         "since": game.since,
         "overridden": game.is_overridden,
         "ending": game.ending,
+    }
+
+
+def download(each: Download) -> dict[str, Any]:
+    """A download; `percent` is null while its size is not known."""
+    total = each.total_bytes
+    return {
+        "id": each.id,
+        "model": each.model,
+        "provider": each.provider,
+        "state": each.state.value,
+        "status": each.status or None,
+        "completed_bytes": each.completed_bytes,
+        "total_bytes": total,
+        "percent": round(min(100.0, 100.0 * each.completed_bytes / total), 1) if total else None,
+        "attempts": each.attempts,
+        "error": each.error or None,
+        "added_at": each.added_at,
+        "next_try_at": each.next_try_at,
+        "ended_at": each.ended_at,
     }
 
 

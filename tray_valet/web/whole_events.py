@@ -1,26 +1,32 @@
-"""Server-sent events in whole: what may be passed on now, and what is still half an event.
+"""Streams in whole frames: what may be passed on now, and what is still half an event or half a line.
 
-Decides: where an event ends. Must not: read or change events. A stream that is cut in mid-event could not
-be told anything more: its client would read the rest of our error as part of the broken event.
+Decides: where a frame ends. Must not: read or change frames. A stream that is cut in mid-frame could not be
+told anything more: its client would read the rest of our error as part of the broken one.
 """
 
 from __future__ import annotations
 
-_MOST_HELD_BYTES = 2**20  # an event longer than that is passed on in pieces
+_MOST_HELD_BYTES = 2**20  # a frame longer than that is passed on in pieces
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 class WholeEvents:
-    """Holds back the unfinished end of a stream. Engines write events whole: as a rule it holds nothing."""
+    """Holds back the unfinished end of a stream of events. Engines write events whole: it holds nothing, as a
+    rule."""
+
+    _between = b"\n\n"  # what ends a frame that is half sent
 
     def __init__(self) -> None:
         self._rest = b""
-        self._is_inside = False  # the beginning of the present event has been passed on
+        self._is_inside = False  # the beginning of the present frame has been passed on
 
     def pass_on(self, chunk: bytes) -> bytes:
         """All that is whole, with this chunk; may be empty."""
+        if not self._rest and self._ends_whole(chunk):
+            self._is_inside = False
+            return chunk
         data = self._rest + chunk if self._rest else chunk
-        end = max(data.rfind(mark) + len(mark) if mark in data else 0 for mark in _ENDS)
+        end = self._end_of_last(data)
         whole, rest = data[:end], data[end:]
         if whole:
             self._is_inside = False
@@ -36,6 +42,28 @@ class WholeEvents:
         return rest
 
     def cut(self) -> bytes:
-        """What must be sent before an event of our own: the end of one that is half sent, or nothing."""
+        """What must be sent before a frame of our own: the end of one that is half sent, or nothing."""
         self._rest = b""
-        return b"\n\n" if self._is_inside else b""
+        return self._between if self._is_inside else b""
+
+    @staticmethod
+    def _ends_whole(data: bytes) -> bool:
+        return data.endswith(b"\n\n")
+
+    @staticmethod
+    def _end_of_last(data: bytes) -> int:
+        return max((place + len(mark) if (place := data.rfind(mark)) >= 0 else 0) for mark in _ENDS)
+
+
+class WholeLines(WholeEvents):
+    """The same for lines."""
+
+    _between = b"\n"
+
+    @staticmethod
+    def _ends_whole(data: bytes) -> bool:
+        return data.endswith(b"\n")
+
+    @staticmethod
+    def _end_of_last(data: bytes) -> int:
+        return data.rfind(b"\n") + 1
