@@ -223,6 +223,35 @@ def _unload(arguments: argparse.Namespace) -> int | None:
     return None
 
 
+def _pull(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import pulling
+
+    pulling.check_name(arguments.model)
+    pulling.pull(_client(), arguments.model, provider=arguments.provider, is_json=arguments.json)
+    return None
+
+
+def _rm(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import pulling
+
+    pulling.check_name(arguments.model)
+    pulling.remove(
+        _client(),
+        arguments.model,
+        provider=arguments.provider,
+        is_sure=arguments.yes,
+        is_json=arguments.json,
+    )
+    return None
+
+
+def _downloads(arguments: argparse.Namespace) -> int | None:
+    from tray_valet.commands import pulling
+
+    pulling.downloads(_client(), cancel=arguments.cancel, is_json=arguments.json)
+    return None
+
+
 def _service(arguments: argparse.Namespace) -> int | None:
     from tray_valet.commands import service
 
@@ -366,6 +395,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": _run,
     "load": _load,
     "unload": _unload,
+    "pull": _pull,
+    "rm": _rm,
+    "downloads": _downloads,
     "service": _service,
     "routes": _routes,
     "doctor": _doctor,

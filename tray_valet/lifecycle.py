@@ -36,6 +36,7 @@ class Lifecycle:
         self._more_loops = more_loops or {}
         self._settings_at_start = self._applied = valet.settings
         self._said_problem = ""
+        valet.setup.on_moved = self._on_moved
 
     async def run(self) -> None:
         """Start everything, serve until `quit_requested`, end everything within 5 s."""
@@ -48,6 +49,7 @@ class Lifecycle:
 
     async def _start(self) -> None:
         self._valet.journal.read()
+        self._valet.downloads.read()
         self._valet.ledger.read()
         # An orderly end takes the runtime file away.
         was_interrupted = self._valet.journal.was_interrupted or self._valet.directories.runtime_file.exists()
@@ -113,6 +115,8 @@ class Lifecycle:
             "pressure": self._valet.pressure.run,
             "pressure notices": lambda: self._valet.pressure_notices.run(self._valet.pressure.look_soon),
             "idle": self._valet.idle.run,
+            "downloads": self._valet.downloads.run,
+            "models folder": self._valet.find_models_folder,
             "residents": self._note_residents,
             "providers": self._valet.providers.run,
             "settings": lambda: self._valet.store.watch(self._on_settings),
@@ -156,6 +160,7 @@ class Lifecycle:
         await self._valet.secrets.warm(secret_names(settings))
         await self._valet.providers.apply(settings)
         await self._valet.games.apply_settings()
+        await self._valet.find_models_folder()
         await self._valet.autostart.apply(settings.desktop.autostart)
         self._valet.activity.record(ev.SettingsApplied())
         if paths := self._changed_addresses(settings):
@@ -164,11 +169,18 @@ class Lifecycle:
         self._valet.pressure.look_soon()
         self._valet.watchdog.wake()
 
+    async def _on_moved(self) -> None:
+        """The control API listens elsewhere: tell whoever looks for it."""
+        self._valet.addresses.control_url = self._valet.control.url
+        await asyncio.to_thread(self._write_runtime_file)
+
     def _changed_addresses(self, settings: Settings) -> tuple[str, ...]:
         old = self._settings_at_start
+        asked = (settings.control.host, settings.control.port)
+        control = asked if self._valet.setup.is_moving else self._valet.control.asked
         pairs = (
-            ("control.host", old.control.host, settings.control.host),
-            ("control.port", old.control.port, settings.control.port),
+            ("control.host", control[0], settings.control.host),
+            ("control.port", control[1], settings.control.port),
             ("router.host", old.router.host, settings.router.host),
             ("router.port", old.router.port, settings.router.port),
             ("router.enabled", old.router.enabled, settings.router.enabled),

@@ -19,11 +19,20 @@ _READ_BYTES = 64
 
 
 class LoopThread:
-    """Runs `work` on an event loop in a thread of its own; `on_end` is called there, however it ends."""
+    """Runs `work` on an event loop in a thread of its own; `on_end` is called there, however it ends.
 
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], on_end: Callable[[], None]) -> None:
+    `loop_factory` None: asyncio's own loop.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        on_end: Callable[[], None],
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
         self._work = work
         self._on_end = on_end
+        self._loop_factory = loop_factory
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="services")
 
@@ -39,7 +48,8 @@ class LoopThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._work())
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._work())
         except BaseException as error:  # noqa: BLE001  # raised again by `join`, in the main thread
             self._error = error
         finally:

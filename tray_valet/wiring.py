@@ -16,6 +16,7 @@ from tray_valet.adapters.processes import ProcessAdapters
 from tray_valet.adapters.providers import ProviderBuilder
 from tray_valet.adapters.services import ServiceAdapters
 from tray_valet.core.config import Appearance, LocalAccess, Settings
+from tray_valet.core.desks import Desks
 from tray_valet.core.holds import HoldKind
 from tray_valet.core.revival import Crash, definition_of
 from tray_valet.core.watchdog import State
@@ -31,7 +32,10 @@ from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.autostart_wish import AutostartWish
 from tray_valet.services.clock import SystemClock
 from tray_valet.services.cpu_yield import CpuYield
+from tray_valet.services.disk_guard import DiskGuard
 from tray_valet.services.dispatcher import Dispatcher
+from tray_valet.services.download_book import DownloadBook
+from tray_valet.services.downloads import Downloads
 from tray_valet.services.evictor import Evictor
 from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet
@@ -44,9 +48,11 @@ from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
 from tray_valet.services.memory_probe import MemoryProbe
+from tray_valet.services.model_store import StoreDesk
 from tray_valet.services.notifier import NotifierService
 from tray_valet.services.picture import Addresses, Picture
 from tray_valet.services.pressure_watch import PressureWatch
+from tray_valet.services.provider_checks import ProviderChecks
 from tray_valet.services.provider_set import ProviderSet
 from tray_valet.services.reload_fights import ReloadFights
 from tray_valet.services.request_log import RequestLog
@@ -56,6 +62,8 @@ from tray_valet.services.runner_service import RunnerService
 from tray_valet.services.server_end import ServerEnd
 from tray_valet.services.service_desk import ServiceDesk
 from tray_valet.services.settings import SettingsStore
+from tray_valet.services.settings_desk import SettingsShown
+from tray_valet.services.setup import SetupDesk
 from tray_valet.services.tally import TallyBook
 from tray_valet.services.traffic import Traffic
 from tray_valet.services.valet import ValetService
@@ -83,6 +91,7 @@ class Wiring:
         self.quit_requested = asyncio.Event()
         self.fleet_changed = asyncio.Event()
         self.addresses = Addresses()
+        self.models_folder = ""
         self.token = secrets.token_urlsafe(32)
         self.secrets = Secrets(directories.secrets_file)
         self.autostart = AutostartWish(
@@ -98,6 +107,7 @@ class Wiring:
         self._build_watchdog()
         self._build_watches()
         self._build_providers()
+        self._build_downloads()
         self._build_facade()
         self._build_servers()
 
@@ -124,8 +134,9 @@ class Wiring:
         self.request_log = RequestLog(self.directories.requests_file)
         self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically, record)
         self._gpus = gpu_sensor(self.clock)
+        self._host = host_sensor(self.clock)
         self.machine = Machine(
-            host_sensor(self.clock),
+            self._host,
             self._gpus,
             self.clock,
             self._models_dir,
@@ -238,6 +249,40 @@ class Wiring:
             self.fleet, self.builder.build, self.builder.build_demo, self.builder.is_ollama_there
         )
 
+    def _build_downloads(self) -> None:
+        """Who fetches models, while no game runs."""
+        self.downloads = Downloads(
+            self.fleet,
+            self.clock,
+            self.activity.record,
+            DownloadBook(self.directories.downloads_file, write_atomically),
+            DiskGuard(self._host.disk, self._own_models_dir),
+            lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
+        )
+
+    def _build_desks(self) -> Desks:
+        """What the control API asks for beside the valet itself."""
+        self.setup = SetupDesk(
+            self.store,
+            self.secrets,
+            self.secrets.get,
+            self.directories.state_dir / "setup.key",
+            write_atomically,
+            lambda host, port: self.control.moved(host, port),
+        )
+        return Desks(
+            store=StoreDesk(
+                self.fleet,
+                self.downloads,
+                self.activity.record,
+                lambda model, provider: self.valet.unload(model, provider=provider),
+            ),
+            setup=self.setup,
+            settings=SettingsShown(self.store),
+            secrets=self.secrets,
+            checks=ProviderChecks(self.fleet, self.clock),
+        )
+
     def _build_facade(self) -> None:
         """The picture that all edges show, and the commands that all edges give."""
         picture = Picture(
@@ -255,6 +300,7 @@ class Wiring:
             pressure=self.pressure,
             dispatcher=self.dispatcher,
             addresses=self.addresses,
+            downloads=self.downloads.all,
         )
         self._build_desk()
         self.valet = ValetService(
@@ -327,6 +373,8 @@ class Wiring:
             codes=self.window_codes,
             table=self.table,
             open_window=self.window.open,
+            desks=self._build_desks(),
+            router=lambda: self.router_api if self.router in self.servers else None,
         )
         self.control = WebServer(
             Guard(
@@ -373,6 +421,7 @@ class Wiring:
         self.cpu_yield.look()
         self.dispatcher.gate_changed()
         self.watchdog.wake()
+        self.downloads.look_soon()
 
     def _on_fleet_change(self) -> None:
         self.cpu_yield.look()
@@ -400,7 +449,20 @@ class Wiring:
             self.watchdog.resume_anyway()
 
     def _models_dir(self) -> str:
+        """Where the models lie: a local provider's folder, as far as it was told."""
+        return self.models_folder or self._own_models_dir()
+
+    def _own_models_dir(self) -> str:
         return str(self.directories.models_dir)
+
+    async def find_models_folder(self) -> None:
+        """Ask the local providers where their models lie, the first that can download first."""
+        providers = [slot.provider for slot in self.fleet.slots.values() if slot.provider.is_local]
+        for provider in sorted(providers, key=lambda each: not each.can_pull):
+            if folder := await provider.models_folder():
+                self.models_folder = folder
+                return
+        self.models_folder = ""
 
     def _who_listens(self, port: int) -> str | None:
         found = self.table.listening_on(port)

@@ -122,9 +122,8 @@ static void again(struct connection *c) {
 
 static void is_over(struct connection *c, int64_t at_ns) {
     if (c->status != 200) fail("answer", c->head);
-    else add(&latency, at_ns - c->begin_ns);
-    answers++;
-    if (answers == (unsigned long long)warm_up) { counted_from_ns = at_ns; chunks = body_bytes = 0; }
+    else { add(&latency, at_ns - c->begin_ns); answers++; }
+    if (c->status == 200 && answers == (unsigned long long)warm_up) { counted_from_ns = at_ns; chunks = body_bytes = 0; }
     if (c->keeps) begin(c);
     else again(c);
 }

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from _router_tools import PROXY_CORE, Child, Target, answers
+from _router_load import Target
+from _router_tools import PROXY_CORE, Child, answers
 from _servers import free_port
 
 PEERS = ("litellm",)
@@ -22,7 +24,7 @@ _START_S = 90.0
 
 
 def installed_litellm() -> Path:
-    """The program, installed once into a folder of the temp directory. Exits where it cannot be, and says why."""
+    """The program, installed once into a folder of the temp directory. Exits where that cannot be done."""
     folder = Path(tempfile.gettempdir()) / "tray-valet-peer-litellm"
     program = folder / "bin" / "litellm"
     if program.exists():
@@ -50,10 +52,11 @@ def installed_litellm() -> Path:
 
 
 class LiteLlm(Child):
-    """LiteLLM's proxy with one model, one worker, no keys and nothing to log."""
+    """LiteLLM's proxy with one model, one worker, nothing to log, and a key: it wants one."""
 
     def __init__(self, program: Path, upstream_port: int, folder: Path) -> None:
         self.port = free_port()
+        self._key = f"sk-{secrets.token_hex(32)}"
         settings = {
             "model_list": [
                 {
@@ -71,6 +74,7 @@ class LiteLlm(Child):
         file.write_text(json.dumps(settings))
         environ = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "LITELLM_MASTER_KEY": self._key,
             "LITELLM_LOG": "ERROR",
             "LITELLM_MODE": "PRODUCTION",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -82,4 +86,4 @@ class LiteLlm(Child):
         self.wait_until(lambda: answers(self.port, "/health/liveliness"), "LiteLLM", _START_S)
 
     def target(self) -> Target:
-        return Target("litellm", self.port, self.port)
+        return Target("litellm", self.port, self.port, self._key)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from _router_tools import Generator, Load, Target, cpu_s
+from _router_load import Generator, Load, Target
+from _router_tools import cpu_s
 
 SMALL, LARGER, LARGE = 700, 100_000, 5_000_000  # bytes of prompt; the first makes a body of about 1 KB
 PACED = {"bench_gap_us": 1000}
+_PEER_S = 3.0  # they answer some hundred times less often
 _CPU_STREAMS, _CPU_GAP_US = 32, 2000
-_GAP_STREAMS, _GAP_US = 8, 5000
+_GAP_STREAMS, _GAP_US, _GAP_ROUNDS = 8, 5000, 3
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -91,7 +93,8 @@ def alternate(
             for target in (*everyone[begins:], *everyone[:begins]):
                 if target in peers and not work.is_for_peers:
                     continue
-                load = generator.run(target, seconds=seconds * work.weight, **work.options)
+                share_s = max(seconds, _PEER_S) if target in peers else seconds
+                load = generator.run(target, seconds=share_s * work.weight, **work.options)
                 for figure, value_of in work.figures.items():
                     seen.setdefault(figure, {}).setdefault(target.name, []).append(value_of(load))
     return {
@@ -115,18 +118,24 @@ def chunk_cpu_us(generator: Generator, target: Target, pid: int, seconds: float)
     return (cpu_s(pid) - before_s) / load.chunks * 1e6
 
 
-def stream_gap_ms(generator: Generator, target: Target, seconds: float, *, is_beside_prompts: bool) -> float:
-    """p99 gap of 8 streams, whose chunks come every 5 ms, while 5 MB prompts go through the same proxy."""
-    streams = generator.start(
-        target,
-        seconds=seconds,
-        connections=_GAP_STREAMS,
-        is_stream=True,
-        fields={"bench_gap_us": _GAP_US},
-        warm_up=_GAP_STREAMS,
-    )
-    if is_beside_prompts:
-        generator.run(target, seconds=seconds, prompt_bytes=LARGE, warm_up=0)
-    load = streams.finish()
-    assert load.gap is not None
-    return load.gap.p99 / 1000
+def stream_gaps_ms(
+    generator: Generator, targets: Sequence[Target], seconds: float, *, is_beside_prompts: bool
+) -> dict[str, float]:
+    """p99 gaps of 8 streams, whose chunks come every 5 ms, while 5 MB prompts go through the same proxy."""
+    seen: dict[str, list[float]] = {target.name: [] for target in targets}
+    for _ in range(_GAP_ROUNDS):
+        for target in targets:
+            streams = generator.start(
+                target,
+                seconds=seconds / _GAP_ROUNDS,
+                connections=_GAP_STREAMS,
+                is_stream=True,
+                fields={"bench_gap_us": _GAP_US},
+                warm_up=0,
+            )
+            if is_beside_prompts:
+                generator.run(target, seconds=seconds / _GAP_ROUNDS, prompt_bytes=LARGE, warm_up=0)
+            load = streams.finish()
+            assert load.gap is not None
+            seen[target.name].append(load.gap.p99 / 1000)
+    return {name: statistics.median(values) for name, values in seen.items()}

@@ -1,4 +1,4 @@
-"""The compiled upstream and load generator, and plain nginx: built, started on a core, asked, ended.
+"""The compiled upstream, plain nginx, and any other process: started on a core, asked, ended.
 
 Must not: know which figures are wanted, or start the product.
 """
@@ -15,13 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from _servers import free_port
 
 HERE = Path(__file__).resolve().parent
 LOAD_CORE, PROXY_CORE = 0, 1
 _START_S = 20.0
-_LOAD_GRACE_S = 30.0
 _NGINX = """
 daemon off;
 master_process off;
@@ -161,6 +159,19 @@ def move(pid: int, core: int) -> None:
         os.sched_setaffinity(int(thread), {core})
 
 
+def machine_busy_pct(seconds: float = 1.0) -> float:
+    """How busy all cores are on the whole, before anything is started."""
+
+    def idle_and_all() -> tuple[int, int]:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return ticks[3] + ticks[4], sum(ticks)
+
+    idle, every = idle_and_all()
+    time.sleep(seconds)
+    idle_after, every_after = idle_and_all()
+    return 100 * (1 - (idle_after - idle) / max(1, every_after - every))
+
+
 def cpu_s(pid: int) -> float:
     """CPU time of a process in seconds, in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -200,108 +211,3 @@ class Nginx(Child):
         )
         super().__init__([program, "-p", str(folder), "-c", str(settings)], PROXY_CORE)
         self.wait_until(lambda: answers(self.whole_port), "nginx")
-
-
-class Series(msgspec.Struct, frozen=True):
-    """Times in µs."""
-
-    p50: float
-    p99: float
-    max: float
-    count: int
-
-
-class Load(msgspec.Struct, frozen=True):
-    """What one run of the generator saw; `chunks` are events of streams."""
-
-    answers: int
-    errors: int
-    reconnects: int
-    seconds: float
-    per_s: float
-    chunks: int
-    body_bytes: int
-    latency: Series | None = None
-    first: Series | None = None
-    gap: Series | None = None
-
-
-class Target(msgspec.Struct, frozen=True):
-    """Where requests go, and what they are to say."""
-
-    name: str
-    whole_port: int
-    stream_port: int
-    key: str = "-"
-    model: str = "m"
-
-
-class Generator:
-    """Runs the C load generator."""
-
-    def __init__(self, program: Path, folder: Path) -> None:
-        self._program = program
-        self._folder = folder
-
-    def start(
-        self,
-        target: Target,
-        *,
-        seconds: float,
-        connections: int = 1,
-        prompt_bytes: int = 700,
-        is_stream: bool = False,
-        fields: Mapping[str, Any] | None = None,
-        warm_up: int = 10,
-        slow_bytes_s: int = 0,
-        count: int = 0,
-        core: int = LOAD_CORE,
-    ) -> Running:
-        """Start a run; `fields` go into the body, before the messages."""
-        body = {
-            "model": target.model,
-            "stream": is_stream,
-            "temperature": 0.7,
-            "max_tokens": 256,
-            **(fields or {}),
-            "messages": [
-                {"role": "system", "content": "You are a helpful assistant. Answer briefly."},
-                {"role": "user", "content": "x" * prompt_bytes},
-            ],
-        }
-        data = json.dumps(body).encode()
-        file = self._folder / f"body-{abs(hash(data))}.json"
-        if not file.exists():
-            file.write_bytes(data)
-        port = target.stream_port if is_stream else target.whole_port
-        numbers = (connections, seconds, count, target.key, warm_up, slow_bytes_s)
-        argv = [str(self._program), str(port), str(file), *(str(number) for number in numbers)]
-        return Running(argv, core, seconds, target.name)
-
-    def run(self, target: Target, *, seconds: float, **options: Any) -> Load:
-        """Start a run and wait for its end."""
-        return self.start(target, seconds=seconds, **options).finish()
-
-
-class Running:
-    """A run of the generator that has been started."""
-
-    def __init__(self, argv: Sequence[str], core: int, seconds: float, name: str) -> None:
-        self._name = name
-        self._limit_s = seconds + _LOAD_GRACE_S
-        self._process = subprocess.Popen(on_core(core, argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def finish(self) -> Load:
-        """Its figures. Exits where there are none: a benchmark of errors tells nothing."""
-        try:
-            out, err = self._process.communicate(timeout=self._limit_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-            raise SystemExit(f"the load on {self._name} did not end") from None
-        if self._process.returncode:
-            raise SystemExit(f"the load on {self._name} failed: {err.decode(errors='replace')[-1500:]}")
-        load = msgspec.json.decode(out, type=Load)
-        if load.errors:
-            print(f"{self._name}: {load.errors} errors, the first: {err.decode(errors='replace')[:600]}")
-        return load

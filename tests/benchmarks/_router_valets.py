@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _router_tools import PROXY_CORE, Child, Target, get_json
+from _router_load import Target
+from _router_tools import PROXY_CORE, Child, get_json
 from _servers import ROOT
 
 KEY = "bench-key"

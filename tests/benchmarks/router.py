@@ -4,10 +4,10 @@
                                       [--only rounds,streams,tray,loads,readers]
 
 Upstream and load are small C programs (compiled here), nginx is a plain reverse proxy, the valet a real
-`tray-valet serve` with a key set, metrics and request log as always. Proxies run on one core, load and upstream
-on another. What is asked directly is a second upstream, on the proxies' core: else the wake-up of another core,
-which costs more than the answer, would be in one figure and not in the other.
-`--peer litellm` installs LiteLLM from PyPI into a folder of its own and puts it into the same rounds.
+`tray-valet serve` with a key set, metrics and request log as always. Proxies run on one core, load and
+upstream on another. What is asked directly is a second upstream, on the proxies' core: else the wake-up of
+another core, which costs more than an answer, would be in one figure and not in the other. `--peer litellm`
+installs LiteLLM from PyPI into a folder of its own and puts it into the same rounds.
 
 Ratios carry over to other machines, times don't. A target that is missed is marked; the exit code is 0.
 """
@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from _router_load import Generator, Target
 from _router_peer import PEERS, LiteLlm, installed_litellm
-from _router_rounds import Figures, alternate, chunk_cpu_us, stream_gap_ms
+from _router_rounds import Figures, alternate, chunk_cpu_us, stream_gaps_ms
 from _router_scenes import beside_a_load, slow_readers_of_both, with_tray
 from _router_table import (
     DIRECT,
@@ -35,27 +36,27 @@ from _router_table import (
     VALET,
     Row,
     printed,
-    row_of_tray,
     rows_of_beside,
     rows_of_rounds,
     rows_of_slow,
     rows_of_streams,
+    rows_of_tray,
 )
 from _router_tools import (
     LOAD_CORE,
     PROXY_CORE,
     Child,
-    Generator,
     Nginx,
-    Target,
     Upstream,
     compiled,
+    machine_busy_pct,
     move,
     needed,
 )
 from _router_valets import ValetProcess, settings_for
 
 _C = TypeVar("_C", bound=Child)
+_QUIET_PCT = 10.0
 PARTS = ("rounds", "streams", "tray", "loads", "readers")
 
 
@@ -76,7 +77,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Bench:
     """Everything that runs for the whole time, and the parts that use it."""
 
-    def __init__(self, stack: ExitStack, plan: Plan) -> None:
+    def __init__(self, stack: ExitStack, plan: Plan, busy_pct: float) -> None:
+        """`busy_pct`: what other programs do."""
         self._plan = plan
         self._stack = stack
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="valet-router-")))
@@ -88,7 +90,11 @@ class Bench:
         self._valet = self._ended(ValetProcess(self._folder / "valet", settings_for(self._upstream.port)))
         self._at_nginx = Target(NGINX, self._nginx.whole_port, self._nginx.stream_port)
         self._at_valet = self._valet.target(VALET)
-        self.notes: dict[str, Any] = {"uvloop": self._valet.has_uvloop, "rounds": plan.rounds}
+        self.notes: dict[str, Any] = {
+            "busy_pct": busy_pct,
+            "uvloop": self._valet.has_uvloop,
+            "rounds": plan.rounds,
+        }
 
     def measure(self) -> list[Row]:
         """The rows of every part that is asked for."""
@@ -103,6 +109,7 @@ class Bench:
         for name in self._plan.parts:
             print(f"measuring: {name} …", file=sys.stderr)
             rows += parts[name]()
+        self.notes["errors"] = self._generator.errors
         return rows
 
     def _ended(self, child: _C) -> _C:
@@ -150,20 +157,15 @@ class Bench:
             name: chunk_cpu_us(self._generator, target, pid, seconds)
             for name, (target, pid) in proxies.items()
         }
-        gaps_ms = {
-            name: stream_gap_ms(self._generator, target, seconds, is_beside_prompts=True)
-            for name, (target, _) in proxies.items()
-        }
-        alone_ms = stream_gap_ms(self._generator, self._at_valet, seconds, is_beside_prompts=False)
+        both = [self._at_nginx, self._at_valet]
+        gaps_ms = stream_gaps_ms(self._generator, both, seconds, is_beside_prompts=True)
+        alone_ms = stream_gaps_ms(self._generator, both, seconds, is_beside_prompts=False)
         return rows_of_streams(chunk_us, gaps_ms, alone_ms)
 
     def _tray(self) -> list[Row]:
         needed("dbus-daemon", "dbus")
-        return [
-            row_of_tray(
-                asyncio.run(with_tray(self._generator, self._upstream, self._folder, self._plan.long_s))
-            )
-        ]
+        found = asyncio.run(with_tray(self._generator, self._upstream, self._folder, self._plan.long_s))
+        return rows_of_tray(found)
 
     def _loads(self) -> list[Row]:
         return rows_of_beside(beside_a_load(self._generator, self._upstream, self._plan.long_s))
@@ -171,7 +173,7 @@ class Bench:
     def _readers(self) -> list[Row]:
         return rows_of_slow(
             slow_readers_of_both(
-                self._generator, self._upstream, self._nginx, self._at_nginx, self._plan.long_s
+                self._generator, self._upstream, self._nginx, self._at_nginx, max(8.0, self._plan.long_s)
             )
         )
 
@@ -205,8 +207,9 @@ def main() -> None:
     plan, is_json = _plan()
     if sys.platform != "linux" or not {LOAD_CORE, PROXY_CORE} <= os.sched_getaffinity(0):
         raise SystemExit("This needs Linux and two cores: the proxies have one of their own.")
+    busy_pct = machine_busy_pct()
     with ExitStack() as stack:
-        bench = Bench(stack, plan)
+        bench = Bench(stack, plan, busy_pct)
         rows = bench.measure()
     if is_json:
         print(json.dumps({"rows": msgspec.to_builtins(rows), **bench.notes}, indent=2))
@@ -214,6 +217,10 @@ def main() -> None:
     print(printed(rows))
     if "requests counted by /metrics" in bench.notes:
         print(f"requests counted by /metrics: {bench.notes['requests counted by /metrics']:,.0f}")
+    if bench.notes["errors"]:
+        print(f"answers that were errors: {bench.notes['errors']}")
+    if busy_pct > _QUIET_PCT:
+        print(f"Other programs kept {busy_pct:.0f} % of this machine busy: no figure is to be trusted.")
     print(f"uvloop in the valet: {'yes' if bench.notes['uvloop'] else 'NO'}; medians of {plan.rounds} rounds")
 
 

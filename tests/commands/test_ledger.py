@@ -11,14 +11,22 @@ from tray_valet.commands import grammar, ledger
 from tray_valet.commands.failures import ApiError
 
 GAME = {
-    "key": "steam:1", "name": "Hades", "times": 12, "median_seconds": 0.62, "worst_seconds": 6.2, "freed_mb": 20480,
-    "restore_median_seconds": 4.1, "played_seconds": 7200.0, "text": "Your models stepped aside 12 times.",
-}  # fmt: skip
+    "key": "steam:1",
+    "name": "Hades",
+    "times": 12,
+    "median_seconds": 0.62,
+    "worst_seconds": 6.2,
+    "freed_mb": 20480,
+    "restore_median_seconds": 4.1,
+    "played_seconds": 7200.0,
+    "text": "Your models stepped aside 12 times.",
+}
 
 
 def test_a_row_and_a_sentence_for_each_game() -> None:
-    bare = {**GAME, "name": "Do\x1bom", "times": 0, "median_seconds": None, "worst_seconds": None, "freed_mb": 0,
-            "restore_median_seconds": None, "played_seconds": 0.0, "text": "No model was loaded."}  # fmt: skip
+    nothing = dict.fromkeys(("median_seconds", "worst_seconds", "restore_median_seconds"))
+    zeros = {"times": 0, "freed_mb": 0, "played_seconds": 0.0}
+    bare = {**GAME, **nothing, **zeros, "name": "Do\x1bom", "text": "No model was loaded."}
     lines = ledger.text({"games": [GAME, bare]}).splitlines()
     assert lines[0].split() == ["GAME", "TIMES", "MEDIAN", "WORST", "FREED", "BACK", "IN", "PLAYED"]
     assert lines[1].split() == ["Hades", "12", "0.6", "s", "6.2", "s", "20.0", "GB", "4.1", "s", "2", "h"]

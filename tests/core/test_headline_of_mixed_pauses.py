@@ -128,3 +128,16 @@ def test_a_refusal_says_when_the_models_really_come_back(
     holds: tuple[Hold, ...], wait_left_s: float, said: str
 ) -> None:
     assert refusal(holds, wait_left_s, 60.0).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (HADES, "Hades has ended. The models come back in 18 s. Try again in 20 s."),
+        (RENDERER, "renderer has ended. The models come back in 18 s. Try again in 20 s."),
+        (RAM, "RAM was full. The models come back in 18 s. Try again in 20 s."),
+        (BY_HAND, "The models come back in 18 s. Try again in 20 s."),
+    ],
+)
+def test_a_refusal_after_the_last_hold_still_names_the_cause(ended: Hold, said: str) -> None:
+    assert refusal((), 18.0, 20.0, ended=ended).replace("\u00a0", " ") == said

@@ -142,8 +142,9 @@ def test_what_a_late_provider_gave_back_belongs_to_the_same_stepping_aside() -> 
         ((step(0.6, 17 * GB),), "Your models stepped aside once, in 0.6 s. 17.0 GB were freed at most."),
         (
             (step(0.6), step(0.4), step(6.2, GB, Slowness(part=SlowPart.RUNNER, took_s=5.0))),
-            "Your models stepped aside 3 times, in 0.6 s mostly and 6.2 s at worst. 1.0 GB were freed at most. "
-            "It was slow once; the slowest took 6.2 s, 5 s of it: a model's process did not let go and was ended.",
+            "Your models stepped aside 3 times, in 0.6 s mostly and 6.2 s at worst. "
+            "1.0 GB were freed at most. It was slow once; the slowest took 6.2 s, 5 s of it: "
+            "a model's process did not let go and was ended.",
         ),
     ],
 )

@@ -265,6 +265,14 @@ HELD = (Condition(type=ConditionType.MEMORY_STILL_HELD, reason="x", since=0.0),)
             "Point the program at http://127.0.0.1:8766 instead.",
             None,
         ),
+        (
+            ev.ModelReloadedDuringPause(provider="ollama", model="qwen", times=1, client="webui", pid=7),
+            picture(State.PAUSED, hold(), router_url="http://127.0.0.1:8766"),
+            "qwen was loaded again during the pause",
+            "“webui” asked ollama for it past Tray Valet, so it is set aside again. "
+            "Point “webui” at http://127.0.0.1:8766 instead.",
+            None,
+        ),
     ],
 )
 def test_failures_are_told_with_their_remedy(
@@ -275,6 +283,20 @@ def test_failures_are_told_with_their_remedy(
     assert notice is not None
     assert notice.is_problem
     assert [c.kind for c in notice.choices] == ([choice] if choice else [])
+
+
+def test_a_program_that_goes_on_loading_past_the_router_is_told_once_a_game() -> None:
+    now = picture(State.PAUSED, hold(), router_url="http://127.0.0.1:8766")
+    book, shown_texts = NoticeBook(), []
+    for second in range(0, 3600, 30):
+        fact = ev.ModelReloadedDuringPause(
+            provider="ollama", model=f"model {second}", times=second // 30 + 1, client="webui"
+        )
+        book = noted(book, fact, float(second), PACE)
+        found = due(book, now, second + 20.0, PACE)
+        book = found.book
+        shown_texts += [notice.text for notice in found.to_show]
+    assert len(shown_texts) == 1
 
 
 def test_a_program_that_may_be_a_game_is_asked_about_while_it_runs() -> None:

@@ -77,10 +77,7 @@ def process(exe: str, *argv: str, cwd: str = "") -> Process:
         (process("C:\\Program Files\\Jan\\Jan.exe"), "Jan"),
         (process("/opt/Open WebUI/open-webui", "--port", "1"), "open-webui"),
         (process("/usr/bin/python3.12", "/home/me/bin/summarise.py", "--fast"), "summarise"),
-        (
-            process("/usr/bin/python3.12", "-u", "-X", "dev", "/srv/agent.py"),
-            "dev",
-        ),  # its options are not known
+        (process("/usr/bin/python3.12", "-u", "-X", "dev", "/srv/agent.py"), "agent"),
         (process("/usr/bin/python3", "-m", "open_webui.main", "serve"), "open_webui"),
         (process("/usr/bin/python3", "-c", "import ollama"), "python3"),
         (process("/usr/bin/python3"), "python3"),

@@ -147,8 +147,15 @@ class ProcessTableContract:
                 assert table.listening_on(port) == self.identity(table, os.getpid())
                 assert table.listening_on(client.getsockname()[1]) is None
 
-    @pytest.mark.parametrize(("host", "called"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"),
-                                                  ("::", "::ffff:127.0.0.1"), ("0.0.0.0", "127.0.0.1")])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("host", "called"),
+        [
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("::1", "::1"),
+            ("::", "::ffff:127.0.0.1"),
+        ],
+    )
     def test_names_who_is_connected(self, table: ProcessTable, start: Start, host: str, called: str) -> None:
         if ":" in host and not _has_ipv6():
             pytest.skip("no IPv6 here")
@@ -171,6 +178,28 @@ class ProcessTableContract:
                 child.kill()
                 child.wait()
             wait_until(lambda: table.clients_of(port) == ())
+
+    def test_a_caller_by_another_address_of_this_machine_is_named_too(
+        self, table: ProcessTable, start: Start
+    ) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # TEST-NET-1; nothing is sent
+            except OSError:
+                pytest.skip("no other address here")
+            address = probe.getsockname()[0]
+        code = (
+            "import socket, sys, time\n"
+            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+            "print('up', flush=True); time.sleep(60)"
+        )
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            if family is socket.AF_INET6 and not _has_ipv6():
+                continue
+            with socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::") as server:
+                port = server.getsockname()[1]
+                child = start(sys.executable, "-c", code, address, str(port))
+                assert table.clients_of(port) == (self.identity(table, child.pid),)
 
     def test_a_server_is_no_client_of_its_own_port(self, table: ProcessTable, start: Start) -> None:
         code = (

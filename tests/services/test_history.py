@@ -6,7 +6,7 @@ import pytest
 
 from tests.web.fake_valet import FakeClock
 from tray_valet.core.errors import InvalidValue
-from tray_valet.core.metrics import GpuSample, HostSample, MachineSample
+from tray_valet.core.metrics import GpuSample, HostSample
 from tray_valet.core.watchdog import State
 from tray_valet.services.history import HistoryBook
 from tray_valet.services.machine import Machine

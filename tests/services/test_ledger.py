@@ -80,10 +80,21 @@ def open_book(path: Path) -> Callable[..., LedgerBook]:
     return open_book
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_so():
-            await asyncio.sleep(0.01)
+def games_in(path: Path) -> set[str]:
+    return set(decoded(path.read_bytes()).games)
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
 
 
 async def test_it_is_read_again_at_the_next_start(open_book: Callable[..., LedgerBook], path: Path) -> None:
@@ -91,7 +102,7 @@ async def test_it_is_read_again_at_the_next_start(open_book: Callable[..., Ledge
     assert book.ledger.games == {}
     play(book)
     await book.close()
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert mode_of(path) == 0o600
     again = open_book()
     assert again.ledger == book.ledger
     play(again)
@@ -100,11 +111,17 @@ async def test_it_is_read_again_at_the_next_start(open_book: Callable[..., Ledge
 
 async def test_changes_are_written_together_some_time_later(open_book: Callable[..., LedgerBook]) -> None:
     written: list[bytes] = []
-    book = open_book(lambda _, raw: written.append(raw), write_after_s=0.2)
+    loop, is_written = asyncio.get_running_loop(), asyncio.Event()
+
+    def write(_: Path, raw: bytes) -> None:
+        written.append(raw)
+        loop.call_soon_threadsafe(is_written.set)
+
+    book = open_book(write, write_after_s=0.2)
     writing = asyncio.create_task(book.run())
     for n in range(50):
         play(book, f"Game {n}")
-    await until(lambda: bool(written))
+    await asyncio.wait_for(is_written.wait(), 5)
     await asyncio.sleep(0.3)
     writing.cancel()
     assert len(written) == 1
@@ -123,16 +140,14 @@ async def test_without_news_nothing_is_written(open_book: Callable[..., LedgerBo
 async def test_a_damaged_file_is_set_aside_and_said(
     open_book: Callable[..., LedgerBook], path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
+    put(path, content)
     with caplog.at_level(logging.ERROR):
         book = open_book()
     assert "damaged" in caplog.text
-    assert path.with_suffix(".damaged").read_bytes() == content
-    assert not path.exists()
+    assert content_of(path.with_suffix(".damaged")) == content
     play(book)
     await book.close()
-    assert set(decoded(path.read_bytes()).games) == {"steam:Hades"}
+    assert games_in(path) == {"steam:Hades"}
 
 
 async def test_a_disk_that_takes_no_write_is_said_once_and_loses_nothing_when_it_does_again(
@@ -153,7 +168,7 @@ async def test_a_disk_that_takes_no_write_is_said_once_and_loses_nothing_when_it
     assert caplog.text.count("No space left") == 1
     is_full = False
     await book.close()
-    assert set(decoded(path.read_bytes()).games) == {"steam:Hades", "steam:Doom"}
+    assert games_in(path) == {"steam:Hades", "steam:Doom"}
 
 
 async def test_forgetting_is_on_disk_when_it_returns(
@@ -163,11 +178,11 @@ async def test_forgetting_is_on_disk_when_it_returns(
     for name in ("Hades", "Doom", "Tetris"):
         play(book, name)
     assert await book.forget("hades") == 1
-    assert set(decoded(path.read_bytes()).games) == {"steam:Doom", "steam:Tetris"}
+    assert games_in(path) == {"steam:Doom", "steam:Tetris"}
     with pytest.raises(NotFound):
         await book.forget("Hades")
     assert await book.forget() == 2
-    assert decoded(path.read_bytes()).games == {}
+    assert games_in(path) == set()
     assert await book.forget() == 0
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+_LENGTH = b"content-length:"
+
 
 class RawEngine:
     """Each request on a connection is answered by the next of `answers` (the last one again and again).
@@ -27,8 +29,7 @@ class RawEngine:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = next(
-                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"),
-                    0,
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(_LENGTH)), 0
                 )
                 self.requests.append(head + await reader.readexactly(length))
                 for piece in self._next_answer():

@@ -88,7 +88,7 @@ async def test_a_slip_does_not_forget_everything(query: str) -> None:
 async def test_other_methods_are_told_what_there_is() -> None:
     async with control_site() as site:
         answer = await site.call("POST", "/ledger")
-        assert (answer.status, answer.headers["allow"]) == (405, "DELETE, GET")
+        assert (answer.status, answer.headers["allow"]) == (405, "DELETE, GET, HEAD")
 
 
 async def test_the_history_is_in_per_cents_with_the_state() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -13,8 +14,10 @@ from tests.web.raw_engine import RawEngine, raw_engine
 from tray_valet.core.errors import ProviderUnreachable, UpstreamFailed
 from tray_valet.web.upstream_client import LocalClient, UpstreamRequest, address_of
 
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"
+WHOLE = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"
+)
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nall there is"
 WITH_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE
 
@@ -48,7 +51,7 @@ async def read(made: LocalClient, engine: RawEngine, **more: object) -> tuple[in
 
 def cut(data: bytes, *places: int) -> list[bytes | None]:
     ends = [0, *sorted(places), len(data)]
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False) if a < b]
+    return [data[a:b] for a, b in pairwise(ends) if a < b]
 
 
 async def test_the_request_is_written_as_http_wants_it() -> None:

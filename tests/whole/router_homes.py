@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.whole.valet_process import ValetProcess, engine_pids, free_first_port
@@ -102,3 +103,20 @@ def request_lines(home: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def ask_runner(valet: ValetProcess, model: str, path: str) -> httpx.Response:
+    """Ask a runner itself; its key is in its environment."""
+    pid = pid_of(valet.home, model)
+    assert pid, f"{model} has no runner"
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    port = int(arguments[arguments.index(b"--port") + 1])
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    keys = [entry.partition(b"=")[2].decode() for entry in entries if entry.startswith(b"LLAMA_API_KEY=")]
+    headers = {"authorization": f"Bearer {keys[0]}"} if keys else {}
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
+
+
+def busy_slots(valet: ValetProcess, model: str) -> int:
+    """How many answers a runner is at."""
+    return sum(slot["is_processing"] for slot in ask_runner(valet, model, "/slots").json())

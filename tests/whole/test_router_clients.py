@@ -28,6 +28,7 @@ from tray_valet.engine.tiny_model import REPLY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
+NAMES = {"assistant", "one", "endless", "embedder", "caller"}
 ASK: Any = [{"role": "user", "content": "Who are you?"}]
 TOOL: Any = {"type": "function", "function": {"name": TOOL_NAME, "parameters": TOOL_SCHEMA}}
 
@@ -35,13 +36,16 @@ TOOL: Any = {"type": "function", "function": {"name": TOOL_NAME, "parameters": T
 @pytest.fixture(scope="module")
 def valet(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[ValetProcess]:
     home = tmp_path_factory.mktemp("clients") / "home"
-    provider = local(
-        home, tiny_model, {"one": ["--context-shift"], "embedder": ["--embedding", "--pooling", "mean"]}
-    )
+    flags = {
+        "one": [],
+        "endless": ["--ignore-eos", "--context-shift"],
+        "embedder": ["--embedding", "--pooling", "mean"],
+    }
+    provider = local(home, tiny_model, flags)
     provider["models"]["caller"] = tool_caller(home)
     settings = {
         "games": {"enabled": False},  # other tests play games on this machine
-        "models": {"max_concurrent": 4},
+        "models": {"max_concurrent": 5},
         "eviction": {"drain_seconds": 0.2},
         "providers": {"local": provider},
         "routes": {"assistant": {"candidates": [{"provider": "local", "model": "one"}]}},
@@ -169,7 +173,7 @@ def test_openai_embeds_one_text_and_several(client: openai.OpenAI) -> None:
 
 def test_openai_lists_models_and_retrieves_one(client: openai.OpenAI) -> None:
     listed = {model.id for model in client.models.list()}
-    assert listed == {"assistant", "one", "embedder", "caller"}
+    assert listed == NAMES
     one = client.models.retrieve("assistant")
     assert (one.id, one.object) == ("assistant", "model")
     with pytest.raises(openai.NotFoundError) as unknown:
@@ -262,9 +266,7 @@ def test_anthropics_errors_are_of_the_class_that_they_should_be(
 def test_a_stream_that_a_pause_ends_is_an_error_for_anthropics_client(
     valet: ValetProcess, claude: anthropic.Anthropic
 ) -> None:
-    stream = claude.messages.create(
-        model="one", messages=ASK, max_tokens=100_000, stream=True, extra_body={"ignore_eos": True}
-    )
+    stream = claude.messages.create(model="endless", messages=ASK, max_tokens=1_000_000, stream=True)
     next(iter(stream))
     hold = pause(valet)
     with pytest.raises(anthropic.APIStatusError) as ended:
@@ -279,7 +281,7 @@ def test_a_stream_that_a_pause_ends_is_an_error_for_anthropics_client(
 
 def test_ollama_lists_what_is_there_though_no_ollama_is(valet: ValetProcess) -> None:
     client = ollama.Client(host=router_url(valet))
-    assert {model.model for model in client.list().models} == {"assistant", "one", "embedder", "caller"}
+    assert {model.model for model in client.list().models} == NAMES
     assert valet.chat("one").status_code == 200
     [one] = [model for model in client.ps().models if model.model == "one"]
     assert one.context_length == 4096

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.commands import doctor_looks_machine as machine
+from tray_valet.commands import doctor_looks_ollama as ollama
 from tray_valet.commands import doctor_looks_providers as providers
 from tray_valet.commands import doctor_looks_valet as valet
 from tray_valet.commands.doctor_ground import Ground, lay_ground
@@ -23,7 +24,7 @@ from tray_valet.core import checkup_machine, checkup_providers, checkup_valet
 from tray_valet.core.checkup import Finding, FindingStatus, Topic, count_of, is_healthy, most_urgent_first
 
 Look = Callable[[Ground], Finding]
-PATIENCE_S = 4.0  # for all looks together
+PATIENCE_S = 2.8  # for all looks together; with the valet's answers it is less than 5 s
 _MARKS = {
     FindingStatus.OK: "✓",
     FindingStatus.INFO: "·",
@@ -45,9 +46,9 @@ LOOKS: tuple[tuple[Topic, Look], ...] = (
     (checkup_providers.MODEL_FILES, providers.model_files),
     (checkup_providers.FIT, providers.sizes),
     (checkup_providers.CONDITIONS, providers.conditions),
-    (checkup_providers.OLLAMA_RIGHTS, providers.ollama_rights),
-    (checkup_providers.OLLAMA_CLIENTS, providers.ollama_clients),
-    (checkup_providers.OLLAMA_SETTINGS, providers.ollama_settings),
+    (checkup_providers.OLLAMA_RIGHTS, ollama.ollama_rights),
+    (checkup_providers.OLLAMA_CLIENTS, ollama.ollama_clients),
+    (checkup_providers.OLLAMA_SETTINGS, ollama.ollama_settings),
     (checkup_valet.NAMES, valet.names),
     (checkup_valet.SECRETS, valet.secrets),
     (checkup_machine.GPU, machine.gpu),

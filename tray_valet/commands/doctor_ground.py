@@ -21,7 +21,7 @@ from tray_valet.core.processes import System
 from tray_valet.desktop.paths import Directories
 
 FOUND_OLLAMA = "ollama"  # what is looked for where the settings name no provider
-_ANSWER_S = 3.0
+_ANSWER_S = 2.0
 _PATHS = ("/", "/status", "/explain", "/providers")
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tray_valet.commands.doctor_bus import look_at_bus
 from tray_valet.commands.doctor_ground import Ground
-from tray_valet.commands.doctor_looks_providers import gpu_figures, ollama_port
+from tray_valet.commands.doctor_looks_ollama import ollama_port
+from tray_valet.commands.doctor_looks_providers import gpu_figures
 from tray_valet.core import checkup_machine as rules
 from tray_valet.core.checkup import Finding
 from tray_valet.core.checkup_machine import GpuSeen, NoticesSeen, PanelSeen

@@ -180,6 +180,15 @@ def _add_models(command: Any) -> None:
     unload = command("unload", "take a model out of memory")
     unload.add_argument("model", nargs="?", metavar="MODEL", help="without it: every model")
     unload.add_argument("--provider", metavar="P", help="only there")
+    pull = command("pull", "download a model, with its progress; Ctrl-C leaves the download going")
+    pull.add_argument("model", metavar="MODEL")
+    pull.add_argument("--provider", metavar="P", help="download it there")
+    remove = command("rm", "delete a model from the disk; asks first")
+    remove.add_argument("model", metavar="MODEL")
+    remove.add_argument("--provider", metavar="P", help="delete it there")
+    remove.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    downloads = command("downloads", "the downloads: under way, waiting, and the last that ended")
+    downloads.add_argument("--cancel", metavar="ID", help="take that one back for good")
 
 
 def _shared_options() -> Parser:

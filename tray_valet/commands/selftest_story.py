@@ -206,7 +206,7 @@ class SelfTest:
                 took_s = time.monotonic() - began_s
                 return Shown(text=f"Back in {duration(took_s)}", detail={"back_after_seconds": took_s})
             now_s = time.monotonic()
-            is_silent = self._provider_state() == "down" or bool(self._trouble(status, "unreachable"))
+            is_silent = self._provider_state() == "unreachable" or bool(self._trouble(status, "unreachable"))
             silent_since_s = (silent_since_s or now_s) if is_silent else None
             self._check_restore(status, is_down=is_silent and now_s - (silent_since_s or now_s) > _SILENT_S)
             if now_s - began_s > self._restore_timeout_s:

@@ -17,6 +17,8 @@ from tray_valet.core.errors import NotFound
 from tray_valet.core.game_verdict import Action
 from tray_valet.core.snapshot import GameView
 
+_STEAM = "steam:"
+
 
 class GameChoice(msgspec.Struct, frozen=True):
     """`game`: a key (`steam:1145360`), a store's id, a folder or program, or a name."""
@@ -31,6 +33,7 @@ class ChosenGame(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     name: str
     appid: str = ""
+    path: str = ""
 
 
 def rules_with(
@@ -41,27 +44,37 @@ def rules_with(
 ) -> tuple[list[dict[str, Any]], ChosenGame]:
     """The rules, as plain values for the settings, with the choice first. Raises NotFound."""
     game = _meant(choice.game, known, running)
-    matcher = _matcher(game)
-    kept = [plain for plain in map(_plain, rules) if not _is_choice_for(plain, matcher, game)]
+    matcher = {"root": _root(game)}
+    kept = [plain for plain in map(_plain, rules) if not _is_choice_for(plain, game)]
     return [{**matcher, "action": choice.action.value}, *kept], game
 
 
+def chosen_action(rules: Sequence[GameRuleSettings], game: ChosenGame) -> Action | None:
+    """What the first rule that is a choice for this very game says; None where there is none."""
+    for rule in rules:
+        if _is_choice_for(_plain(rule), game):
+            return rule.action
+    return None
+
+
 def _meant(text: str, known: Sequence[KnownGame], running: Sequence[GameView]) -> ChosenGame:
-    games = [ChosenGame(key=g.key, name=g.name, appid=g.appid) for g in (*running, *known)]
-    for is_meant in (
-        lambda game: game.key == text,
-        lambda game: bool(game.appid) and game.appid == text,
-        lambda game: game.name.casefold() == text.casefold(),
-    ):
-        found = next(filter(is_meant, games), None)
-        if found is not None:
-            return found
+    games = [ChosenGame(key=g.key, name=g.name, appid=g.appid) for g in running]
+    games += [ChosenGame(key=g.key, name=g.name, appid=g.appid, path=g.path) for g in known]
+    for game in games:
+        if game.key == text:
+            return game
+    for game in games:
+        if text and text in (game.appid, game.path):
+            return game
+    for game in games:
+        if game.name.casefold() == text.casefold():
+            return game
     raise NotFound(f"No game is known as “{text[:80]}”.", remedy="See: tray-valet games", param="id")
 
 
-def _matcher(game: ChosenGame) -> dict[str, Any]:
-    """What recognises it: the key, which is a game's id or its folder; the name helps people read."""
-    return {"root": game.key}
+def _root(game: ChosenGame) -> str:
+    """What recognises it: Steam's ids are known of processes too, other stores' games by their folder."""
+    return game.path if game.path and not game.key.startswith(_STEAM) else game.key
 
 
 def _plain(rule: GameRuleSettings) -> dict[str, Any]:
@@ -69,13 +82,12 @@ def _plain(rule: GameRuleSettings) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _is_choice_for(plain: dict[str, Any], matcher: dict[str, Any], game: ChosenGame) -> bool:
+def _is_choice_for(plain: dict[str, Any], game: ChosenGame) -> bool:
     """Whether a rule says nothing but an action for this very game."""
     matchers = {key: value for key, value in plain.items() if key != "action"}
-    if "action" not in plain:
+    if "action" not in plain or len(matchers) != 1:
         return False
-    return matchers == matcher or (bool(game.appid) and matchers in ({"appid": game.appid}, _number(game)))
-
-
-def _number(game: ChosenGame) -> dict[str, Any]:
-    return {"appid": int(game.appid)} if game.appid.isdigit() else {"appid": game.appid}
+    key, value = next(iter(matchers.items()))
+    if key == "appid":
+        return bool(game.appid) and str(value) == game.appid
+    return key == "root" and value in (game.key, game.path or game.key)

@@ -171,7 +171,7 @@ class ProcessTable(Protocol):
         ...
 
     def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
-        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told."""
+        """Who is connected to that TCP port of this machine, but for us; () also when it cannot be told."""
         ...
 
     def usage(self, processes: Sequence[ProcessIdentity]) -> ProcessUsage:

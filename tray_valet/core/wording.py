@@ -97,17 +97,32 @@ def title_of_pause(holds: tuple[Hold, ...]) -> str:
     return "Paused"
 
 
+_IS_OVER = {
+    HoldKind.RAM: "RAM was full. ",
+    HoldKind.VRAM: "VRAM was needed. ",
+    HoldKind.CPU: "The CPU was busy. ",
+    HoldKind.POWER: "The machine ran on battery. ",
+}
+
+
 def refusal(
-    holds: tuple[Hold, ...], wait_left_s: float, retry_after_s: float, ends_in_s: float | None = None
+    holds: tuple[Hold, ...],
+    wait_left_s: float,
+    retry_after_s: float,
+    ends_in_s: float | None = None,
+    ended: Hold | None = None,
 ) -> str:
     """What a program is told during a pause: the cause, what happens next, when to try again.
 
-    `ends_in_s`: when the holds end by themselves; None = they don't say.
+    `ends_in_s`: when the holds end by themselves; None = they don't say. `ended`: the last hold, once there
+    is none any more.
     """
     again = f"Try again in {max(1, round(retry_after_s))}{_NBSP}s."
     if not holds:
         when = f"in {duration(wait_left_s)}" if wait_left_s > 0 else "when there is room for them again"
-        return f"The models come back {when}. {again}"
+        name = who(ended) if ended is not None else ""
+        why = f"{name} has ended. " if name else _IS_OVER.get(ended.kind, "") if ended is not None else ""
+        return f"{why}The models come back {when}. {again}"
     title = title_of_pause(holds).replace("Paused by you", "Paused by the user")
     if any(is_users_own(h) or h.needs_manual_resume for h in holds):
         latest = f", in {duration(ends_in_s)} at the latest" if ends_in_s is not None else ""

@@ -137,7 +137,7 @@ class LinuxProcesses:
         return ProcessIdentity(pid, start_time)
 
     def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
-        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told.
+        """Who is connected to that TCP port of this machine, but for us; () also when it cannot be told.
 
         Without a stranger's connection it is one look at the table of sockets; else every process's handles
         are looked through.

@@ -37,13 +37,29 @@ def listener_inodes(proc: str, port: int) -> frozenset[str]:
 
 
 def client_inodes(proc: str, port: int) -> frozenset[str]:
-    """Name the sockets (inode numbers) that are connected to `port` of loopback, from the callers' side."""
-    found: set[str] = set()
+    """Name the sockets (inode numbers) that are connected to `port` of this machine, from the callers' side.
+
+    A caller may have used another address of this machine than loopback: then the other end is listed too.
+    """
+    callers: list[tuple[bytes, str]] = []
+    answering: set[bytes] = set()
     for fields in _rows(proc, _ESTABLISHED):
-        address, _, port_hex = fields[2].rpartition(":")
-        if int(port_hex, 16) == port and _is_loopback(_address(address)):
-            found.add(fields[9])
-    return frozenset(found)
+        if _port(fields[1]) == port:
+            answering.add(_plain(_address(fields[1].rpartition(":")[0])))
+        if _port(fields[2]) == port:
+            callers.append((_address(fields[2].rpartition(":")[0]), fields[9]))
+    return frozenset(
+        inode for address, inode in callers if _is_loopback(address) or _plain(address) in answering
+    )
+
+
+def _port(text: str) -> int:
+    return int(text.rpartition(":")[2], 16)
+
+
+def _plain(raw: bytes) -> bytes:
+    """An IPv4 address as such, also where an IPv6 socket carries it."""
+    return raw.removeprefix(_MAPPED_V4) if len(raw) == 16 else raw
 
 
 def _rows(proc: str, state: str) -> Iterator[list[str]]:

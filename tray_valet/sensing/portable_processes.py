@@ -154,11 +154,19 @@ class PortableProcesses:
         return ProcessIdentity(pid, start_time)
 
     def clients_of(self, port: int) -> tuple[ProcessIdentity, ...]:
-        """Who is connected to that TCP port of loopback now, but for us; () also when it cannot be told."""
+        """Who is connected to that TCP port of this machine, but for us; () also when it cannot be told."""
+        rows = [
+            (pid, row)
+            for pid, row in self._tcp_rows()
+            if row.status == self._psutil.CONN_ESTABLISHED and row.laddr and row.raddr
+        ]
+        # A caller may have used another address of this machine: then the other end is listed too.
+        answering = {_plain(row.laddr.ip) for _, row in rows if row.laddr.port == port}
         found: dict[int, ProcessIdentity] = {}
-        for pid, row in self._tcp_rows():
-            is_one = row.status == self._psutil.CONN_ESTABLISHED and row.raddr and row.raddr.port == port
-            if not is_one or not pid or pid == os.getpid() or pid in found or not _is_loopback(row.raddr.ip):
+        for pid, row in rows:
+            if row.raddr.port != port or not pid or pid == os.getpid() or pid in found:
+                continue
+            if not _is_loopback(row.raddr.ip) and _plain(row.raddr.ip) not in answering:
                 continue
             process = self._living(pid)
             start_time = self._start_time(process) if process is not None else None
@@ -301,9 +309,13 @@ class PortableProcesses:
             return rows
 
 
+def _plain(address: str) -> str:
+    return address.removeprefix("::ffff:")
+
+
 def _is_loopback(address: str) -> bool:
-    return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
+    return _plain(address).startswith("127.") or address == "::1"
 
 
 def _is_reached_by_loopback(address: str) -> bool:
-    return _is_loopback(address) or address.removeprefix("::ffff:") in ("0.0.0.0", "::", "*", "")
+    return _is_loopback(address) or _plain(address) in ("0.0.0.0", "::", "*", "")

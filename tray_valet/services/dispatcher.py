@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from tray_valet.core.commands import NOTHING_FAILED, QueueState, Wish
 from tray_valet.core.config import Settings
+from tray_valet.core.dialects import NEEDS_NO_MODEL
 from tray_valet.core.errors import Paused, TimedOut, ValetError
 from tray_valet.core.models import Demand, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
@@ -142,7 +143,7 @@ class Dispatcher:
     def admit_now(self, wish: Wish) -> ActiveLease | None:
         """A lease if nothing is in the way: the first candidate is open, ready and has room. Else None."""
         ways = self._routes.known(wish.model)
-        if ways is None or ways.fixed is None:
+        if ways is None or ways.fixed is None or wish.path in NEEDS_NO_MODEL:
             return None
         candidate = ways.fixed[0]
         ref = candidate.ref
@@ -169,7 +170,10 @@ class Dispatcher:
                 await self._wait_at_gate(attempt)
                 continue
             try:
-                lease = await self._enter(attempt, candidate, ways.plan)
+                if wish.path in NEEDS_NO_MODEL:
+                    lease: ActiveLease | None = self._aside(wish, candidate)
+                else:
+                    lease = await self._enter(attempt, candidate, ways.plan)
             except Paused:
                 await asyncio.sleep(0)  # the route says what a pause means
                 continue
@@ -186,6 +190,8 @@ class Dispatcher:
 
     def finish(self, lease: ActiveLease) -> None:
         """A request is over."""
+        if not lease.is_counted:
+            return
         self._leases.remove(lease)
         assert self.loader is not None
         self.loader.touch(lease.ref, lease.keep_alive_s)
@@ -330,6 +336,15 @@ class Dispatcher:
         if candidate.overrides is not None:
             lease.overrides = self._readiness.overrides(ref, candidate.overrides, upstream.kind)
         self._leases.add(lease)
+        return lease
+
+    def _aside(self, wish: Wish, candidate: Candidate) -> ActiveLease:
+        """A lease for what needs no model: through no line, and nothing is loaded or pinned for it."""
+        upstream = self._fleet.slot(candidate.ref.provider).provider.upstream(candidate.ref.model)
+        lease = ActiveLease(
+            wish, candidate, upstream, begun_s=self._clock.monotonic_s(), has_next=self._has_next
+        )
+        lease.is_counted = False
         return lease
 
     def _lease_or_raise(self, wish: Wish, candidate: Candidate) -> ActiveLease:

@@ -16,6 +16,7 @@ import msgspec
 from tray_valet.core import events as ev
 from tray_valet.core.commands import KnownGame
 from tray_valet.core.config import GamesSettings
+from tray_valet.core.game_choice import ChosenGame, chosen_action
 from tray_valet.core.games import (
     NO_LIBRARIES,
     Action,
@@ -24,6 +25,7 @@ from tray_valet.core.games import (
     GameRule,
     LibraryIndex,
     LibraryProblem,
+    Program,
     ProgramKind,
     Verdict,
     classify,
@@ -123,10 +125,18 @@ class GameWatch:
                 appid=p.appid,
                 path=p.path.encode(errors="replace").decode(),  # folders need not be UTF-8, JSON must be
                 kind=p.kind.value,
-                action=(Action.ON if p.kind in (ProgramKind.GAME, ProgramKind.DEMO) else Action.OFF).value,
+                action=self._action(p).value,
             )
             for p in self._index.programs
         )
+
+    def _action(self, program: Program) -> Action:
+        """The user's choice for that game, else what is done for its kind."""
+        key = f"{program.store}:{program.appid or program.installdir}"
+        game = ChosenGame(key=key, name=program.name, appid=program.appid, path=program.path)
+        is_game = program.kind in (ProgramKind.GAME, ProgramKind.DEMO)
+        chosen = chosen_action(self._settings().rules, game)
+        return chosen or (Action.ON if is_game else Action.OFF)
 
     # -- the loop ------------------------------------------------------------------------------------
 

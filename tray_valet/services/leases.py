@@ -39,6 +39,7 @@ class ActiveLease:
         self.failed = failed  # who was asked before
         self.queue_s = 0.0
         self.load_s = 0.0
+        self.is_counted = True  # False: it needs no model, so it pins none
         self.revoked_by: ValetError | None = None
         self._has_next = has_next
         self._on_revoked: Callable[[ValetError], None] | None = None

@@ -6,6 +6,7 @@ Decides: who has to leave first (by `core.residency`). Must not: know requests o
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
@@ -20,6 +21,7 @@ from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.revival import Revival
 
+_LOG = logging.getLogger(__name__)
 _UNLOAD_WAIT_S = 10.0
 
 
@@ -237,6 +239,10 @@ class Loader:
     def _note_end(self, ref: ModelRef, ended: asyncio.Task[LoadedModel]) -> None:
         if self._loads.get(ref) is ended:
             del self._loads[ref]
+        # Whoever waited may have left; what is foreseen was noted, and is not asyncio's to complain about.
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None and not isinstance(error, ValetError):
+            _LOG.error("%s could not be loaded", ref, exc_info=error)
         if self.fit is not None:
             self.fit.note_done(ref)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from weakref import WeakSet
 
 from tray_valet.core.config import Settings
+from tray_valet.core.dialects import NEEDS_NO_MODEL
 from tray_valet.core.errors import NotSupported, Paused
 from tray_valet.core.models import Demand, ModelRef
 from tray_valet.core.routing import (
@@ -99,7 +100,7 @@ class RouteBook:
             return Standing.FAILED
         if path not in slot.provider.paths:
             return Standing.UNSERVED
-        if self._closed_by(slot.demand(ref.model)) is not None:
+        if path not in NEEDS_NO_MODEL and self._closed_by(slot.demand(ref.model)) is not None:
             return Standing.CLOSED
         if slot.is_down or not (slot.is_listed or slot.has(ref.model)):
             return Standing.DOWN  # or it has never said what it has

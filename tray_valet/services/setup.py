@@ -58,6 +58,11 @@ class SetupDesk:
         self._fingerprint: str | None = None
         self.on_moved: Callable[[], Awaitable[None]] | None = None
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether an address is being changed at this moment."""
+        return self._lock.locked()
+
     def state(self) -> SetupState:
         is_seen = self._store.current.control.key_acknowledged
         return SetupState(needs_setup=not is_seen, api_key=None if is_seen else self._made_key())
@@ -76,8 +81,6 @@ class SetupDesk:
         async with self._lock:
             control = self._store.current.control
             wanted_host = control.host if host is None else self._checked_host(host)
-            if host is None and port is None:
-                raise InvalidValue("Nothing is to be changed.", remedy="Give host, port, or both.", param="host")
             self._refuse_overridden(host, port)
             if not is_loopback_host(wanted_host):
                 await self._require_key()

@@ -112,7 +112,8 @@ class Watchdog:
         own_end_s = ends_in_s(holds, self._clock.monotonic_s())
         grace_s = max((h.wait_s for h in holds), default=self._holds.wait_left_s)
         retry_after_s = min(300.0, max(5.0, grace_s + (own_end_s or 0.0)))
-        sentence = refusal(holds, self._holds.wait_left_s, retry_after_s, own_end_s)
+        ended = self._holds.holds.last_ended
+        sentence = refusal(holds, self._holds.wait_left_s, retry_after_s, own_end_s, ended)
         return Paused(sentence, retry_after_s=retry_after_s)
 
     async def settled(self, states: frozenset[State], timeout_s: float) -> State:
@@ -192,6 +193,8 @@ class Watchdog:
             self._retry_at_s = 0.0
             self._force_next = False
             self._fights.end()
+        elif before not in _MOVING:
+            self._fights.begin()  # also when a provider comes back in mid-hold
         if after is State.RUNNING:
             self._ignores_fit = False
         self._record(ev.StateChanged(before=before, after=after, reason=self.reason))

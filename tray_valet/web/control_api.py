@@ -12,17 +12,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tray_valet.core.commands import Valet
+from tray_valet.core.desks import Desks
 from tray_valet.core.errors import ValetError
 from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.desktop.window_opener import WindowShown
+from tray_valet.web.control_docs import ControlDocs
 from tray_valet.web.control_ledger import ControlLedger
+from tray_valet.web.control_models import ControlModels
 from tray_valet.web.control_open import ControlOpen
 from tray_valet.web.control_reads import ControlReads
 from tray_valet.web.control_routes import ControlRoutes
 from tray_valet.web.control_services import ControlServices
+from tray_valet.web.control_settings import ControlSettings
+from tray_valet.web.control_setup import ControlSetup
+from tray_valet.web.control_tests import ControlTests
 from tray_valet.web.control_writes import ControlWrites
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, unexpected
 from tray_valet.web.event_stream import EventStream
@@ -36,6 +42,7 @@ class ControlApi:
     """The ASGI app of the control API.
 
     `codes`: where windows buy their keys; `table` measures games; `open_window` None: there is no /open.
+    `desks` None: no disk, set-up, settings as a whole, keys and tests. `router`: the router API's app.
     """
 
     def __init__(
@@ -46,6 +53,8 @@ class ControlApi:
         codes: WindowCodes | None = None,
         table: ProcessTable | None = None,
         open_window: Callable[[], Awaitable[WindowShown]] | None = None,
+        desks: Desks | None = None,
+        router: Callable[[], ASGIApp | None] = lambda: None,
     ) -> None:
         self._events = EventStream(valet)
         self._routes = [
@@ -57,6 +66,8 @@ class ControlApi:
             *MemoryReads(valet, table).routes(),
             *UiPages(lambda: valet.settings, codes or WindowCodes(clock)).routes(),
             *(ControlOpen(open_window).routes() if open_window is not None else ()),
+            *(_desk_routes(valet, clock, desks, router) if desks is not None else ()),
+            *ControlDocs().routes(),
             Route("/events", self._events, methods=["GET"]),
         ]
         self._app = Starlette(
@@ -86,14 +97,27 @@ class ControlApi:
         )
 
     def _methods_at(self, request: Request) -> list[str]:
+        """What can be done at the path; the first route that fits says which path that is."""
+        matching = [route for route in self._routes if route.matches(request.scope)[0] is not Match.NONE]
         return sorted(
             {
                 method
-                for route in self._routes
-                if route.matches(request.scope)[0] is not Match.NONE
+                for route in matching
+                if route.path == matching[0].path
                 for method in route.methods or ()
             }
         )
+
+
+def _desk_routes(
+    valet: Valet, clock: Clock, desks: Desks, router: Callable[[], ASGIApp | None]
+) -> list[Route]:
+    return [
+        *ControlModels(desks.store, clock).routes(),
+        *ControlSetup(desks.setup).routes(),
+        *ControlSettings(valet, desks.settings, desks.secrets).routes(),
+        *ControlTests(valet, desks.checks, router).routes(),
+    ]
 
 
 def _not_allowed(method: str, allowed: list[str]) -> HttpError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +26,7 @@ from tray_valet.web.json_body import decode
 from tray_valet.web.status_shape import download
 
 _COOLDOWN_S = 5.0
+_PULL = "pull"
 
 
 class PullBody(msgspec.Struct, kw_only=True):
@@ -55,7 +57,7 @@ class ControlModels:
         ]
 
     async def pull(self, request: Request) -> Response:
-        """`POST /models/pull {model, wait?}`, `?provider=`: 202 with the download, or 200 once it is there."""
+        """`POST /models/pull {model, wait?}`, `?provider=`: 202 with the download, or 200 when it is there."""
         body = decode(await request.body(), PullBody)
         model, provider = check_model_name(body.model), provider_of(request)
         with self._cooldowns.once("models/pull"):
@@ -69,6 +71,8 @@ class ControlModels:
     async def delete(self, request: Request) -> Response:
         """`DELETE /models/{name with slashes}`, `?provider=`: from the disk; unloaded first."""
         decode(await request.body(), _Nothing)
+        if request.path_params["model"] == _PULL:
+            raise HTTPException(405)  # that path is a command; the model is called pull:latest
         model = check_model_name(request.path_params["model"])
         ref = await self._store.delete(model, provider_of(request))
         return json_answer({"ok": True, "action": "delete", "model": ref.model, "provider": ref.provider})

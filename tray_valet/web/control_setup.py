@@ -70,6 +70,8 @@ class ControlSetup:
             )
         if body.host is not None and (not body.host or len(body.host) > 253):
             raise InvalidValue("That is not a host.", remedy="Use 127.0.0.1 or 0.0.0.0.", param="host")
+        if body.host is None and body.port is None:
+            raise InvalidValue("Nothing is to be changed.", remedy="Give host, port, or both.", param="host")
         applied = await self._setup.apply(body.host, body.port)
         shape = {"ok": True, "action": "setup/apply", "url": applied.url}
         return json_answer({**shape, "host": applied.host, "port": applied.port})
@@ -82,5 +84,6 @@ def _require_local(request: Request) -> None:
     is_proxied = any(name in request.headers for name in _PROXIED)
     if not head.is_from_loopback or is_other_page or is_proxied:
         raise LocalOnly(
-            "The set-up is done on this machine only.", remedy="Open Tray Valet's window there (tray-valet open)."
+            "The set-up is done on this machine only.",
+            remedy="Open Tray Valet's window there (tray-valet open).",
         )

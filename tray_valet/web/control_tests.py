@@ -83,9 +83,7 @@ class ControlTests:
         for view in self._valet.routes():
             if view.alias == alias:
                 return route_shape(view)
-        raise NotFound(
-            f"No route is called “{alias[:80]}”.", remedy="See: tray-valet routes", param="alias"
-        )
+        raise NotFound(f"No route is called “{alias[:80]}”.", remedy="See: tray-valet routes", param="alias")
 
     async def _send(self, alias: str) -> dict[str, Any]:
         """One real request of a single token, by the router's own way."""

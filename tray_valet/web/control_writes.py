@@ -26,6 +26,7 @@ from tray_valet.web.json_answer import json_answer
 from tray_valet.web.json_body import decode, parse_object
 
 _MAX_TEXT = 500
+_MAX_OWNER = 100
 _MAX_SECONDS = 366 * 86_400.0
 _MAX_PID = 2**31 - 1
 
@@ -142,6 +143,10 @@ class ControlWrites:
         owner = _check_text(body.owner, "owner")
         if not owner:
             raise InvalidValue("The owner has no name.", remedy="Name the program that asks.", param="owner")
+        if len(owner) > _MAX_OWNER:
+            raise InvalidValue(
+                "The owner's name is too long.", remedy=f"Use {_MAX_OWNER} characters at most.", param="owner"
+            )
         hold = await self._valet.place_hold(
             owner=owner,
             reason=_check_text(body.reason, "reason"),

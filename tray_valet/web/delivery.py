@@ -11,6 +11,7 @@ import asyncio
 from starlette.types import Send
 
 from tray_valet.core.dialects import Dialect, Framing, Operation
+from tray_valet.web.answer_cycle import HELD
 from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.dialect_errors import Failure, answer_at, stream_error
 from tray_valet.web.whole_events import WholeEvents, WholeLines
@@ -34,6 +35,7 @@ class Delivery:
         self._whole: WholeEvents | WholeLines | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
+        self._has_written = False
         self.status = 0  # what the client was told; 0 = nothing yet
         self.has_answer = False  # something of an engine's answer has gone out
         self.answer_bytes = 0
@@ -97,13 +99,15 @@ class Delivery:
         self.status = status
         if framing is not None:
             self._whole = WholeEvents() if framing is Framing.EVENTS else WholeLines()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        # `write` or `finish` follows at once.
+        await self._send({"type": "http.response.start", "status": status, "headers": headers, HELD: True})
 
     async def write(self, piece: bytes) -> None:
         """The next bytes; a stream goes out in whole frames only."""
         if self._whole is not None:
             piece = self._whole.pass_on(piece)
-        if piece:
+        if piece or not self._has_written:
+            self._has_written = True  # an empty piece too: the head waits for the first
             self.answer_bytes += len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 

@@ -125,9 +125,9 @@ class RouterKeys:
 
 
 def _is_of_the_page(head: RequestHead) -> bool:
-    """The page's own files tell nothing, and it buys its key by a code: neither can need the key."""
+    """The page's own files and the API's description tell nothing, and the page buys its key by a code."""
     if head.method in ("GET", "HEAD"):
-        return head.path == "/ui" or head.path.startswith("/ui/")
+        return head.path in ("/ui", "/docs", "/openapi.json") or head.path.startswith("/ui/")
     return head.method == "POST" and head.path == "/ui/session"
 
 

@@ -36,7 +36,9 @@ class GuardPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 def control_policy(settings: Settings) -> GuardPolicy:
     """The control API's policy: small bodies, ten seconds to send one."""
-    return _policy(settings.control, body_timeout_s=10.0, page_paths=("/", "/ui", "/ui/"), max_in_flight=128)
+    return _policy(
+        settings.control, body_timeout_s=10.0, page_paths=("/", "/ui", "/ui/", "/docs"), max_in_flight=128
+    )
 
 
 def router_policy(settings: Settings) -> GuardPolicy:

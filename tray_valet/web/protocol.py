@@ -14,6 +14,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tray_valet.web.answer_cycle import AnswerCycle
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
 from tray_valet.web.requests import BODY_KEY, GONE_KEY
 
@@ -99,10 +100,13 @@ class ValetHttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
+        """Collect a header, as uvicorn does."""
         self._count(len(name) + len(value) + 4)
-        if name.lower() != _MASK:
-            super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        if name != _MASK:
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Start the request, if its target is a path of ours."""
@@ -115,6 +119,11 @@ class ValetHttpProtocol(HttpToolsProtocol):
         """The request is whole; what follows is another head."""
         self._is_in_head = True
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Begin a request; uvicorn makes its cycle by a name of its own, so it is changed here."""
+        cycle.__class__ = AnswerCycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in JSON like everything else."""

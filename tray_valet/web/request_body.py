@@ -17,7 +17,7 @@ from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
 
 Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
-_NULL, _TRUE = b"null", b"true"
+_NULL, _TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")  # a Raw is equal to none but its like
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_name = msgspec.json.Decoder(str).decode
 

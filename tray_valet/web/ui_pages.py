@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,6 +24,7 @@ from tray_valet.web.window_codes import WindowCodes
 UI_PATH = "/ui/"
 SESSION_PATH = "/ui/session"
 _INDEX = "index.html"
+_ELSEWHERE = frozenset({"docs.html"})  # served at /docs
 _SYSTEM_THEME = b'data-appearance="system"'  # as index.html has it
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -75,6 +77,8 @@ class UiPages:
 
     async def file(self, request: Request) -> Response:
         """`GET /ui/{name}`: one of the page's files."""
+        if request.scope["path"] == SESSION_PATH:
+            raise HTTPException(405)
         found = self._all_files().get(request.path_params["name"])
         if found is None:
             raise HttpError(
@@ -89,15 +93,24 @@ class UiPages:
 
     def _all_files(self) -> dict[str, _File]:
         if self._files is None:
-            from importlib.resources import files  # brings zip files along, which nothing else here needs
-
-            folder = files("tray_valet.web").joinpath("ui")
-            self._files = {
-                entry.name: _file(entry.read_bytes(), kind)
-                for entry in folder.iterdir()
-                if (kind := _KINDS.get("." + entry.name.rpartition(".")[2])) and entry.is_file()
-            }
+            self._files = {name: read for name, read in _read_files().items() if name not in _ELSEWHERE}
         return self._files
+
+
+def page_file(request: Request, name: str) -> Response:
+    """One of the package's pages, by its exact name (never a caller's word)."""
+    return _answer(request, _read_files()[name])
+
+
+def _read_files() -> dict[str, _File]:
+    from importlib.resources import files  # brings zip files along, which nothing else here needs
+
+    folder = files("tray_valet.web").joinpath("ui")
+    return {
+        entry.name: _file(entry.read_bytes(), kind)
+        for entry in folder.iterdir()
+        if (kind := _KINDS.get("." + entry.name.rpartition(".")[2])) and entry.is_file()
+    }
 
 
 def _file(content: bytes, kind: str) -> _File:
