@@ -56,6 +56,7 @@ class Lifecycle:
         await self._valet.builder.records.end_leftovers(self._valet.table, self._valet.clock)
         await asyncio.gather(
             self._valet.secrets.warm(secret_names(self._valet.settings)),
+            self._valet.setup.prepare(),
             self._valet.providers.apply(self._valet.settings),
             self._valet.machine.sample(),
             self._valet.games.prepare(),

@@ -266,6 +266,7 @@ class Wiring:
             self.store,
             self.secrets,
             self.secrets.get,
+            lambda name: self.secrets.warm((name,), may_be_missing=True),
             self.directories.state_dir / "setup.key",
             write_atomically,
             lambda host, port: self.control.moved(host, port),

@@ -109,7 +109,7 @@ class Bench:
 
     async def reaches(self, download_id: str, *states: DownloadState) -> None:
         async with asyncio.timeout(10):
-            while self.state(download_id) not in states:
+            while self.state(download_id) not in states:  # noqa: ASYNC110  it tells nobody
                 await asyncio.sleep(0.01)
 
     def seen(self, kind: type[ev.Fact]) -> list[ev.Fact]:

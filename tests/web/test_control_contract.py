@@ -6,12 +6,15 @@ The requests are generated from /openapi.json; the server, its guard and the han
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -19,7 +22,6 @@ from schemathesis.checks import (
     CHECKS,
     load_all_checks,
 )
-from starlette.types import ASGIApp
 
 from tests.standins.ollama import OllamaStandin
 from tests.web.fake_desks import FakeDesks
@@ -49,7 +51,7 @@ _CHECKS = CHECKS.get_by_names(
 _ENDLESS = ["/events"]
 _ENDS_IT = ["/quit", "/setup/apply", "/stop", "/stop/force", "/restart", "/open"]
 _EXAMPLES = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -75,7 +77,7 @@ class _Scene:
     async def _serve(self) -> None:
         valet = FakeValet()
         self.valet, self.desks = valet, FakeDesks(valet, self._config_file)
-        api = ControlApi(
+        self.api = api = ControlApi(
             valet,
             clock=valet.clock,
             open_window=_open_window,
@@ -113,14 +115,74 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Scene]:
     scene.stop()
 
 
-def _is_no_500(response: Any) -> None:
+def _look_at(case: schemathesis.Case, url: str) -> None:
+    response = case.call(base_url=url, timeout=60)
     assert response.status_code != 500, response.text
+    case.validate_response(response, checks=_CHECKS)
 
 
 @_schema.exclude(path=_ENDLESS).parametrize()
 @_EXAMPLES
 def test_every_answer_is_as_it_is_described(case: schemathesis.Case, scene: _Scene) -> None:
     scene.valet.clock.now_s += 60.0  # no cooldown: every request is looked at
-    response = case.call(base_url=scene.url, timeout=20)
-    assert response.status_code != 500, response.text
-    case.validate_response(response, checks=_CHECKS)
+    _look_at(case, scene.url)
+
+
+@pytest.fixture(scope="module")
+def whole_valet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValetProcess]:
+    with OllamaStandin() as ollama:
+        model = {"provider": "ollama", "model": "llama3"}
+        wishes = {
+            "providers": {"ollama": {"kind": "ollama", "url": ollama.url}},
+            "routes": {"assistant": {"candidates": [model]}},
+        }
+        with ValetProcess(tmp_path_factory.mktemp("contract") / "home", wishes) as valet:
+            yield valet
+
+
+@pytest.mark.slow
+@_schema.exclude(path=[*_ENDLESS, *_ENDS_IT]).parametrize()
+@_EXAMPLES
+def test_a_whole_valet_answers_as_it_is_described(case: schemathesis.Case, whole_valet: ValetProcess) -> None:
+    _look_at(case, str(whole_valet.control.base_url).rstrip("/"))
+
+
+def test_every_route_is_described_and_nothing_else(scene: _Scene) -> None:
+    described = {(op.method.upper(), re.sub(r"\{[^}]*\}", "{}", op.path)) for op in OPERATIONS}
+    served = {
+        (method, re.sub(r"\{[^}]*\}", "{}", route.path))
+        for route in scene.api.routes
+        for method in route.methods or ()
+        if method != "HEAD" and not route.path.startswith("/ui")
+    }
+    assert served == {each for each in described if not each[1].startswith("/ui")}
+
+
+def test_every_operation_has_an_example_that_is_as_described() -> None:
+    description = document()
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            body = operation.get("requestBody")
+            if body is not None:
+                _check_example(description, body["content"], f"{method} {path} body")
+            first = next(iter(operation["responses"].values()))
+            _check_example(description, first["content"], f"{method} {path}")
+
+
+def _check_example(description: dict[str, Any], content: dict[str, Any], where: str) -> None:
+    (told,) = content.values()
+    assert "example" in told, where
+    root = {**told["schema"], "components": description["components"]}
+    errors = [error.message for error in jsonschema_rs.validator_for(root).iter_errors(told["example"])]
+    assert errors == [], where
+
+
+def test_the_events_begin_with_a_snapshot_as_described(scene: _Scene) -> None:
+    with httpx.stream("GET", f"{scene.url}/events", timeout=10, trust_env=False) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines) == "event: snapshot"
+        status = json.loads(next(lines).removeprefix("data: "))
+    description = document()
+    root = {"$ref": "#/components/schemas/Status", "components": description["components"]}
+    jsonschema_rs.validator_for(root).validate(status)

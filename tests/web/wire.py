@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
+from tests.web.fake_desks import FakeDesks
 from tests.web.fake_valet import FakeClock, FakeValet
 from tray_valet.web.control_api import ControlApi
 from tray_valet.web.dialect_errors import answer_at, unexpected_at
@@ -148,3 +150,17 @@ def _changed(policy: GuardPolicy, changes: dict[str, Any]) -> GuardPolicy:
     import msgspec
 
     return msgspec.structs.replace(policy, **changes) if changes else policy
+
+
+@asynccontextmanager
+async def desks_site(
+    config_file: Path, valet: FakeValet | None = None, *, router: ASGIApp | None = None
+) -> AsyncIterator[tuple[Site, FakeDesks]]:
+    """The guarded control API with its desks."""
+    valet = valet or FakeValet()
+    desks = FakeDesks(valet, config_file)
+    api = ControlApi(valet, clock=valet.clock, desks=desks.for_api, router=lambda: router)
+    keys = ControlKeys(lambda: valet.settings, token=lambda: TOKEN, resolve_secret=SECRETS.get)
+    guard = Guard(api, policy=lambda: control_policy(valet.settings), keys=keys)
+    async with serving(guard, on_stopping=api.end_streams) as server:
+        yield Site(server, valet, valet.clock, api), desks

@@ -47,7 +47,11 @@ def valet(tmp_path_factory: pytest.TempPathFactory, cloud: OllamaStandin) -> Ite
         }
         with ValetProcess(home, settings) as process:
             dying.kill()
-            until(lambda: _state_of(process, "down") == "unreachable", "the third provider is down", patience_s=40)
+            until(
+                lambda: _state_of(process, "down") == "unreachable",
+                "the third provider is down",
+                patience_s=40,
+            )
             yield process
 
 

@@ -33,8 +33,8 @@ class Secrets:
         """The secret of that name, if `warm` found it."""
         return self._known.get(name)
 
-    async def warm(self, names: Iterable[str]) -> None:
-        """Look these secrets up; one that is nowhere stays unknown, and is said once."""
+    async def warm(self, names: Iterable[str], *, may_be_missing: bool = False) -> None:
+        """Look these secrets up; one that is nowhere stays unknown, and is said unless it may be missing."""
         for name in {n for n in names if n not in self._known}:
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
@@ -42,9 +42,9 @@ class Secrets:
             except TimeoutError:
                 _LOG.warning("The keyring did not answer in %.0f s", _TIMEOUT_S)
                 return
-            if found is None:
+            if found is None and not may_be_missing:
                 _LOG.warning("The secret keyring:%s is neither in the keyring nor in %s", name, self._file)
-            else:
+            elif found is not None:
                 self._known[name] = found
 
     async def keep(self, name: str, value: str) -> None:

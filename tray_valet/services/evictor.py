@@ -92,7 +92,9 @@ class Evictor:
         """
         account = self._account
         slots = [s for s in self._fleet.slots.values() if s.provider.is_local and s.provider.can_unload]
-        account.begin_pass(self._clock.monotonic_s(), await self._probe.look(slots))
+        staying = {m.pid for slot in slots for m in slot.loaded if m.pid and not must_go(m, wish.holds)}
+        held = await self._probe.look(slots, apart=staying)
+        account.begin_pass(self._clock.monotonic_s(), held)
         works = [self._evict_from(slot, wish, account) for slot in slots]
         answers = await asyncio.gather(*works)
         silent = [slot for slot, is_known in zip(slots, answers, strict=True) if not is_known]
@@ -233,11 +235,11 @@ class Evictor:
         assert started_s is not None
         slots = list(dict.fromkeys(slot for slot, _ in targets))
         models = [m for _, m in targets]
-        verdict, after = await self._wait_proof(before, slots, models)
+        verdict, after = await self._wait_proof(before, models)
         if verdict is Proof.HELD:
             for slot, model in targets:
                 await self._kill(slot, model, self._clock.monotonic_s() - started_s)
-            verdict, after = await self._wait_proof(before, slots, models)
+            verdict, after = await self._wait_proof(before, models)
         freed = freed_bytes(before, after)
         if verdict in (Proof.HELD, Proof.UNCLEAR):
             self._say_still_held(slots, models, freed, is_vram=verdict is Proof.UNCLEAR)
@@ -252,12 +254,11 @@ class Evictor:
         self._report(account, wish, freed, self._clock.monotonic_s() - started_s, verdict)
         return True
 
-    async def _wait_proof(
-        self, before: Held, slots: list[Slot], models: list[LoadedModel]
-    ) -> tuple[Proof, Held]:
+    async def _wait_proof(self, before: Held, models: list[LoadedModel]) -> tuple[Proof, Held]:
         deadline_s = self._clock.monotonic_s() + self._settings().confirm_seconds
         while True:
-            after = await self._probe.look(slots, before.runners)
+            # Those that were there before: one that was started since, on the CPU, has nothing to give back.
+            after = await self._probe.look_again(before.runners)
             verdict = proof(before, after, models)
             if verdict in (Proof.FREE, Proof.UNTOLD) or self._clock.monotonic_s() >= deadline_s:
                 return verdict, after

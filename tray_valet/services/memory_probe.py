@@ -6,7 +6,7 @@ Decides: how much was freed, and whether the memory itself proves it. Must not: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -43,10 +43,15 @@ class MemoryProbe:
         self._table = table
         self._gpus = gpus
 
-    async def look(self, slots: Sequence[Slot], known: tuple[ProcessIdentity, ...] = ()) -> Held:
-        """Measure the runners of these providers (and those known from before), and all VRAM in use."""
+    async def look(self, slots: Sequence[Slot], *, apart: Collection[int] = ()) -> Held:
+        """Measure the runners of these providers, but those with a PID in `apart`, and all VRAM in use."""
         found = await asyncio.gather(*(slot.provider.runners() for slot in slots))
-        runners = tuple(dict.fromkeys((*known, *(r for rs in found for r in rs))))
+        return await self.look_again(
+            tuple(dict.fromkeys(r for rs in found for r in rs if r.pid not in apart))
+        )
+
+    async def look_again(self, runners: tuple[ProcessIdentity, ...]) -> Held:
+        """Measure these runners and all VRAM in use."""
         usage, gpus = await asyncio.to_thread(lambda: (self._table.usage(runners), self._gpus.sample()))
         pids = {r.pid for r in runners}
         by_runners = sum(n for g in gpus for pid, n in (g.process_bytes or {}).items() if pid in pids)

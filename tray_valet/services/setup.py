@@ -44,6 +44,7 @@ class SetupDesk:
         store: SettingsStore,
         keys: SecretStore,
         secret: Callable[[str], str | None],
+        look_up: Callable[[str], Awaitable[None]],
         marker: Path,
         write: Callable[[Path, bytes], None],
         rebind: Rebind,
@@ -51,6 +52,7 @@ class SetupDesk:
         self._store = store
         self._keys = keys
         self._secret = secret
+        self._look_up = look_up
         self._marker = marker
         self._write = write
         self._rebind = rebind
@@ -82,9 +84,8 @@ class SetupDesk:
             control = self._store.current.control
             wanted_host = control.host if host is None else self._checked_host(host)
             self._refuse_overridden(host, port)
-            if not is_loopback_host(wanted_host):
-                await self._require_key()
-            change: dict[str, Any] = {"host": wanted_host, "key_acknowledged": True}
+            key = {} if is_loopback_host(wanted_host) else await self._required_key()
+            change: dict[str, Any] = {"host": wanted_host, "key_acknowledged": True, **key}
             if port is not None:
                 change["port"] = port
             async with self._rebind(wanted_host, port) as url:
@@ -113,14 +114,25 @@ class SetupDesk:
                     param=name,
                 )
 
-    async def _require_key(self) -> None:
-        """Raise unless there is a key that the user has seen; make one where there is none."""
+    async def prepare(self) -> None:
+        """Look up the key that waits to be acknowledged, if there is one; at the start."""
+        if not self._store.current.control.key_acknowledged and self._marker.exists():
+            await self._look_up(KEY_NAME)
+
+    async def _required_key(self) -> dict[str, Any]:
+        """What the settings need to say of the key. Raises unless there is one that the user knows; where
+        there is none it is made."""
         settings = self._store.current
         if not self._has_key(settings):
+            await self._look_up(KEY_NAME)
+            is_users_own = self._secret(KEY_NAME) is not None and self._made_key() is None
+            if is_users_own and settings.control.api_key is None:
+                return {"api_key": _REFERENCE}
             await self._make_key()
             raise _not_seen()
         if not settings.control.key_acknowledged and self._made_key() is not None:
             raise _not_seen()
+        return {}
 
     def _has_key(self, settings: Settings) -> bool:
         reference = settings.control.api_key

@@ -5,7 +5,7 @@ Decides: the paths, and that every failure leaves as JSON. Must not: check who c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -83,6 +83,11 @@ class ControlApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Every route, as the description has them."""
+        return tuple(self._routes)
 
     def end_streams(self) -> None:
         """End every open event stream; the server is about to stop."""

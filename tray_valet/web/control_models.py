@@ -57,7 +57,7 @@ class ControlModels:
         ]
 
     async def pull(self, request: Request) -> Response:
-        """`POST /models/pull {model, wait?}`, `?provider=`: 202 with the download, or 200 when it is there."""
+        """`POST /models/pull {model, wait?}`, `?provider=`: 202, or with `wait` 200 once it is there."""
         body = decode(await request.body(), PullBody)
         model, provider = check_model_name(body.model), provider_of(request)
         with self._cooldowns.once("models/pull"):

@@ -472,7 +472,7 @@ _SETTINGS: tuple[Op, ...] = (
         ),
         body=_object(("value",), value={"type": "string", "pattern": "^[!-~]{1,4096}$"}),
         is_body_needed=True,
-        body_example={"value": "sk-…"},
+        body_example={"value": "sk-your-key"},
         answers={200: (_OK, form.SecretKept)},
         example={"ok": True, "name": "openai", "reference": "keyring:openai"},
         failures=(500,),
