@@ -9,6 +9,7 @@ import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,15 +17,20 @@ import pytest
 import yaml
 
 from tray_valet.commands import grammar
-from tray_valet.core import config_providers
+from tray_valet.core import config_providers, errors
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import CandidateSettings, LlamaServerModelSettings, Section
+from tray_valet.core.dialects import LLAMA_SERVER_PATHS, OLLAMA_PATHS, OPENAI_PATHS, OPERATIONS, Dialect
 from tray_valet.core.models import ProviderKind
+from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.core.watchdog import mermaid_diagram
 from tray_valet.services.clock import SystemClock
+from tray_valet.services.request_log import log_line
 from tray_valet.services.settings import SettingsStore
 from tray_valet.web.control_api import ControlApi
 from tray_valet.web.errors import STATUS_OF, EdgeCode
+from tray_valet.web.metric_families import FAMILIES
+from tray_valet.web.router_openapi import document as router_document
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -165,6 +171,7 @@ PROVIDERS_TABLES = [
     (0, config_providers.OllamaSettings),
     (1, config_providers.LlamaServerSettings),
     (2, LlamaServerModelSettings),
+    (3, config_providers.OpenAiSettings),
 ]
 
 
@@ -215,9 +222,12 @@ def test_the_readmes_settings_file_is_right(tmp_path: Path) -> None:
 def test_the_control_apis_table_has_exactly_its_routes() -> None:
     nothing = typing.cast("Any", None)  # the routes are made without asking it anything
     opener = typing.cast("Any", object())  # without one there is no /open
-    routes = ControlApi(nothing, clock=SystemClock(), open_window=opener)._routes
+    desks = typing.cast(
+        "Any", SimpleNamespace(store=None, setup=None, settings=None, secrets=None, checks=None)
+    )
+    routes = ControlApi(nothing, clock=SystemClock(), open_window=opener, desks=desks).routes
     real = {
-        f"{method} {re.sub(r'{hold_id:path}', '{id}', route.path)}"
+        f"{method} {route.path.replace(':path', '').replace('{hold_id}', '{id}')}"
         for route in routes
         for method in route.methods or ()
         if method != "HEAD"
@@ -226,12 +236,59 @@ def test_the_control_apis_table_has_exactly_its_routes() -> None:
     assert sorted(named) == sorted(real)
 
 
-def test_the_errors_table_has_real_codes_with_their_status() -> None:
+ROUTER = "Router API, http://127.0.0.1:8766"
+
+
+def test_the_router_apis_tables_have_exactly_its_paths() -> None:
+    real = [f"{method.upper()} {path}" for path, item in router_document()["paths"].items() for method in item]
+    named = [code for table in tables(section(ROUTER)) for row in table for code in code_in(row[0])]
+    assert sorted(named) == sorted(real)
+
+
+def test_the_router_apis_table_says_which_kind_of_provider_has_which_path() -> None:
+    paths_of = {"llama-server": LLAMA_SERVER_PATHS, "ollama": OLLAMA_PATHS, "openai": OPENAI_PATHS}
+    names = {Dialect.OPENAI: "OpenAI", Dialect.ANTHROPIC: "Anthropic", Dialect.OLLAMA: "Ollama"}
+    for row_paths, dialect, kinds in tables(section(ROUTER))[0]:
+        for path in (code.partition(" ")[2] for code in code_in(row_paths)):
+            if path not in OPERATIONS:
+                continue  # Ollama's commands for its disk
+            assert dialect.startswith(names[OPERATIONS[path].dialect])
+            told = set(code_in(kinds)) or set(paths_of)  # “every kind of provider”
+            assert told == {kind for kind, paths in paths_of.items() if path in paths}, path
+
+
+def test_the_metrics_table_has_exactly_the_families() -> None:
+    rows = tables(section("Monitoring"))[0]
+    named = [(code_in(name)[0], kind, tuple(code_in(labels))) for name, kind, labels, _ in rows]
+    assert named == [(family.name, family.kind, family.labels) for family in FAMILIES]
+
+
+def test_the_request_logs_line_has_the_fields_of_a_real_one() -> None:
+    (line,) = blocks(section("Monitoring"))
+    shown = msgspec.json.decode(line, type=dict[str, Any])
+    unset = {"client", "error_code"}  # told in words
+    assert list(shown) == [
+        "time",
+        *(name for name in Exchanged.__struct_fields__ if name != "at" and name not in unset),
+    ]
+    said = {name: value for name, value in shown.items() if name != "time"}
+    record = Exchanged(at=0.0, **(said | {"outcome": Outcome(shown["outcome"])}))
+    assert log_line(record) | {"time": shown["time"]} == shown
+    prose = without_blocks(section("Monitoring"))
+    assert {outcome.value for outcome in Outcome} | unset <= set(code_in(prose))
+
+
+def test_the_errors_table_has_every_code_with_its_status() -> None:
     status_of_code = {str(error.code): status for error, (status, _) in STATUS_OF.items()}
     wire_codes = {code.value for code in EdgeCode}
+    named: set[str] = set()
     for status, codes, _ in tables(section("Errors"))[0]:
+        named |= set(code_in(codes))
         for code in code_in(codes):
             assert code in wire_codes or status_of_code[code] == int(status), code
+    # Root is refused at the start, before anything listens.
+    on_the_wire = wire_codes | {str(error.code) for error in STATUS_OF if error is not errors.RootRefused}
+    assert named == on_the_wire
 
 
 # -- paths, links, dependencies ------------------------------------------------------------------------
@@ -273,7 +330,8 @@ def test_every_benchmark_is_in_the_table() -> None:
 
 def test_the_dependency_table_names_what_is_installed_with_the_product() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["engine"]]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["engine"], *extras["speed"]]
     names = [re.match(r"[\w.-]+", requirement) for requirement in needed]
     listed = [code_in(row[0])[0] for row in tables(section("Dependencies"))[0]]
     assert sorted(listed) == sorted(name[0] for name in names if name)
@@ -286,6 +344,7 @@ MODULES_OF_PACKAGES = {
     "pillow": "PIL",
     "pywebview": "webview",
     "dbus-fast": "dbus_fast",
+    "prometheus-client": "prometheus_client",
 }
 # Not imported by us: the tests of model files read them with these.
 NOT_IMPORTED = {"gguf", "numpy"}

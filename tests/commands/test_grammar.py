@@ -84,7 +84,9 @@ def test_what_run_starts_is_kept_as_it_was_typed(
         (["open", "now"], "unrecognized arguments: now"),
         (["config", "delete"], "delete"),
         (["status", "--config"], "--config"),
-        (["pull", "m"], "“pull” is not a command"),
+        (["pull"], "MODEL"),
+        (["rm"], "MODEL"),
+        (["downloads", "--cancel"], "--cancel"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_told_in_words(argv: list[str], says: str) -> None:

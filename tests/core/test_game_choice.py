@@ -82,3 +82,9 @@ def test_the_list_of_games_shows_the_choice() -> None:
     chosen = GameRuleSettings(root="steam:1145360", action=Action.OFF)
     assert chosen_action([OTHER, chosen], game) is Action.OFF
     assert chosen_action([OTHER], game) is None
+
+
+def test_a_game_that_was_switched_off_and_is_listed_no_more_can_be_switched_on_again() -> None:
+    off = GameRuleSettings(root="steam:dir:hades", action=Action.OFF)
+    rules, game = rules_with([off], GameChoice("steam:dir:hades", Action.ON), [], [])
+    assert (rules, game.key) == ([{"root": "steam:dir:hades", "action": "on"}], "steam:dir:hades")

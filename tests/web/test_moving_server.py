@@ -1,4 +1,4 @@
-"""A server that moves: the new address listens before the old is let go, and a failure leaves all as it was."""
+"""A server that moves: the new address listens before the old is let go, and a failure changes nothing."""
 
 from __future__ import annotations
 

@@ -207,3 +207,15 @@ def test_a_key_made_for_the_user_survives_a_restart_until_it_is_noted(valet: Val
     assert call(valet, "GET", "/setup").json()["api_key"] == key
     assert call(valet, "POST", "/setup/apply", {"host": "0.0.0.0"}).status_code == 409
     assert call(valet, "GET", "/setup").json()["api_key"] == key
+
+
+def test_a_game_can_be_told_to_leave_the_models_and_to_set_them_aside_again(valet: ValetProcess) -> None:
+    game = valet.play()
+    valet.wait_state("paused")
+    [running] = call(valet, "GET", "/games").json()["running"]
+    chosen = call(valet, "PUT", f"/games/{running['key']}", {"action": "off"})
+    assert (chosen.status_code, chosen.json()["key"]) == (200, running["key"])
+    valet.wait_state("running")
+    assert call(valet, "PUT", f"/games/{running['key']}", {"action": "on"}).status_code == 200
+    valet.wait_state("paused")
+    valet.stop(game)

@@ -65,7 +65,9 @@ async def through_a_game(valet: ValetProcess) -> Crowd:
     game = await asyncio.to_thread(valet.play)
     await asyncio.to_thread(valet.wait_state, "paused")
     assert await asyncio.to_thread(pid_of, valet.home, "one") == 0
-    await asyncio.sleep(1.0)
+    await asyncio.to_thread(
+        until, lambda: crowd.fates("refuses")[Fate.REFUSED] >= 20, "the pause has met enough of them"
+    )
     valet.stop(game)
     await asyncio.to_thread(valet.wait_state, "running")
     await asyncio.sleep(0.5)
@@ -73,6 +75,11 @@ async def through_a_game(valet: ValetProcess) -> Crowd:
     async with asyncio.timeout(60):
         await asking
     return crowd
+
+
+def by(crowd: Crowd, route: str) -> Counter[str]:
+    """Which models a route's requests were answered by."""
+    return Counter(ending.by for ending in crowd.endings if ending.route == route)
 
 
 @pytest.mark.slow
@@ -86,12 +93,12 @@ def test_200_clients_lose_nothing_and_get_nothing_twice(valet: ValetProcess, sta
     assert len({ending.number for ending in crowd.endings}) == asked
 
     # What each route promises.
-    assert crowd.fates("refuses")[Fate.REFUSED] > 10
+    assert crowd.fates("refuses")[Fate.ANSWERED] > 0
     for route in ("falls", "waits", "ollamas"):
         assert set(crowd.fates(route, is_stream=False)) == {Fate.ANSWERED}, "nothing had gone out yet"
         assert crowd.fates(route)[Fate.REFUSED] == 0
-    assert {e.by for e in crowd.endings if e.route == "waits"} <= {"one", ""}
-    assert Counter(e.by for e in crowd.endings if e.route == "falls")["cpu"] > 10
+    assert set(by(crowd, "waits")) <= {"one", ""}
+    assert by(crowd, "falls")["cpu"] > 0
 
     # The valet's own books.
     until(lambda: len(request_lines(valet.home)) >= asked, "the log is written")

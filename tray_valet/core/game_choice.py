@@ -43,7 +43,11 @@ def rules_with(
     running: Sequence[GameView],
 ) -> tuple[list[dict[str, Any]], ChosenGame]:
     """The rules, as plain values for the settings, with the choice first. Raises NotFound."""
-    game = _meant(choice.game, known, running)
+    game = _meant(choice.game, known, running) or _chosen_before(choice.game, rules)
+    if game is None:
+        raise NotFound(
+            f"No game is known as “{choice.game[:80]}”.", remedy="See: tray-valet games", param="id"
+        )
     matcher = {"root": _root(game)}
     kept = [plain for plain in map(_plain, rules) if not _is_choice_for(plain, game)]
     return [{**matcher, "action": choice.action.value}, *kept], game
@@ -57,7 +61,7 @@ def chosen_action(rules: Sequence[GameRuleSettings], game: ChosenGame) -> Action
     return None
 
 
-def _meant(text: str, known: Sequence[KnownGame], running: Sequence[GameView]) -> ChosenGame:
+def _meant(text: str, known: Sequence[KnownGame], running: Sequence[GameView]) -> ChosenGame | None:
     games = [ChosenGame(key=g.key, name=g.name, appid=g.appid) for g in running]
     games += [ChosenGame(key=g.key, name=g.name, appid=g.appid, path=g.path) for g in known]
     for game in games:
@@ -69,7 +73,13 @@ def _meant(text: str, known: Sequence[KnownGame], running: Sequence[GameView]) -
     for game in games:
         if game.name.casefold() == text.casefold():
             return game
-    raise NotFound(f"No game is known as “{text[:80]}”.", remedy="See: tray-valet games", param="id")
+    return None
+
+
+def _chosen_before(text: str, rules: Sequence[GameRuleSettings]) -> ChosenGame | None:
+    """A game that was switched off, and so is listed as none any more, can be switched on again."""
+    game = ChosenGame(key=text, name=text)
+    return game if text and chosen_action(rules, game) is not None else None
 
 
 def _root(game: ChosenGame) -> str:

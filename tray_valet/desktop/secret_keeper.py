@@ -98,10 +98,8 @@ def _out_of_keyring(name: str) -> str | None:
         import keyring.errors
     except ImportError:
         return None
-    try:
-        keyring.delete_password(_SERVICE, name)
-    except (keyring.errors.KeyringError, RuntimeError, OSError):
-        pass  # it was not there, or there is no keyring
+    with contextlib.suppress(keyring.errors.KeyringError, RuntimeError, OSError):
+        keyring.delete_password(_SERVICE, name)  # it may not be there, or there is no keyring
     return None
 
 

@@ -36,7 +36,8 @@ class SetupDesk:
     """Implements `core.desks.Setup`.
 
     `rebind(host, port)` listens there (port None: the one it has) from the beginning of its block on and
-    keeps the old address if the block raises; it gives the new url. `secret(name)` looks a key up. `on_moved` is told once it has moved.
+    keeps the old address if the block raises; it gives the new url. `secret(name)` is a key that
+    `look_up(name)` has found. `on_moved` is told once it has moved.
     """
 
     def __init__(

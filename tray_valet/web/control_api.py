@@ -105,12 +105,7 @@ class ControlApi:
         """What can be done at the path; the first route that fits says which path that is."""
         matching = [route for route in self._routes if route.matches(request.scope)[0] is not Match.NONE]
         return sorted(
-            {
-                method
-                for route in matching
-                if route.path == matching[0].path
-                for method in route.methods or ()
-            }
+            {method for route in matching if route.path == matching[0].path for method in route.methods or ()}
         )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from tray_valet import __version__
 from tray_valet.core.config import Settings, ThresholdSettings
 from tray_valet.web import openapi_forms as form
+from tray_valet.web import openapi_outcomes as outcome
 from tray_valet.web.openapi_examples import EXAMPLES
 from tray_valet.web.openapi_operations import JSON, OPERATIONS, Op
 
@@ -116,7 +117,7 @@ def _schema_for(op: Op, shape: type[form.Form]) -> dict[str, Any]:
 @cache
 def _schemas() -> dict[str, Any]:
     shapes = {shape for op in OPERATIONS for _, shape in op.answers.values() if shape is not None}
-    kinds = [*sorted(shapes - {form.Form}, key=lambda kind: kind.__name__), form.Error, form.SettingsMeta]
+    kinds = [*sorted(shapes - {form.Form}, key=lambda kind: kind.__name__), form.Error, outcome.SettingsMeta]
     _, found = msgspec.json.schema_components([*kinds, Settings, ThresholdSettings], ref_template=_REFERENCE)
     schemas: dict[str, Any] = dict(found)
     sections = schemas["Settings"]["properties"]

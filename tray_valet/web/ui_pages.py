@@ -24,7 +24,6 @@ from tray_valet.web.window_codes import WindowCodes
 UI_PATH = "/ui/"
 SESSION_PATH = "/ui/session"
 _INDEX = "index.html"
-_ELSEWHERE = frozenset({"docs.html"})  # served at /docs
 _SYSTEM_THEME = b'data-appearance="system"'  # as index.html has it
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -93,7 +92,7 @@ class UiPages:
 
     def _all_files(self) -> dict[str, _File]:
         if self._files is None:
-            self._files = {name: read for name, read in _read_files().items() if name not in _ELSEWHERE}
+            self._files = _read_files()
         return self._files
 
 
