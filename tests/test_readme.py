@@ -240,7 +240,9 @@ ROUTER = "Router API, http://127.0.0.1:8766"
 
 
 def test_the_router_apis_tables_have_exactly_its_paths() -> None:
-    real = [f"{method.upper()} {path}" for path, item in router_document()["paths"].items() for method in item]
+    real = [
+        f"{method.upper()} {path}" for path, item in router_document()["paths"].items() for method in item
+    ]
     named = [code for table in tables(section(ROUTER)) for row in table for code in code_in(row[0])]
     assert sorted(named) == sorted(real)
 

@@ -324,7 +324,6 @@ class Wiring:
             request_log=self.request_log,
             ledger=self.ledger,
             history=self.history,
-            models_dir=self._models_dir,
             quit_requested=self.quit_requested,
             own_log=lambda: log_tail(log_path(self.directories.log_file, self.settings.log.file)),
         )

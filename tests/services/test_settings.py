@@ -18,7 +18,7 @@ import pytest
 
 from tray_valet.core.config import Settings
 from tray_valet.core.errors import SettingsChangedElsewhere, SettingsError, SettingsUnwritable
-from tray_valet.services.settings import SettingsStore, read_settings
+from tray_valet.services.settings import SettingsStore
 from tray_valet.services.settings_text import parse_settings
 
 COMMENTED = """\
@@ -52,6 +52,14 @@ def store_of(path: Path, text: str | None = None, environ: dict[str, str] | None
     store = SettingsStore(path, environ or {}, last_good_file=path.parent / "state" / "last_good.yaml")
     store.load()
     return store
+
+
+def in_file(path: Path) -> Settings:
+    """What the file says now; it must be without a mistake."""
+    store = SettingsStore(path, {})
+    settings = store.load()
+    assert store.problem is None, store.problem
+    return settings
 
 
 def rewrite(path: Path, text: str) -> None:
@@ -179,14 +187,6 @@ def test_a_file_away_for_a_moment_is_not_gone(path: Path) -> None:
     assert store.current.log.level == "debug"
     assert store.reload_if_changed() is True
     assert store.current == Settings()
-
-
-def test_read_settings_is_all_or_nothing(path: Path) -> None:
-    path.write_text("log: {level: loud}\n")
-    with pytest.raises(SettingsError):
-        read_settings(path, {})
-    path.write_text("log: {level: debug}\n")
-    assert read_settings(path, {}).log.level == "debug"
 
 
 async def test_v11_a_changed_interval_acts_at_once(path: Path) -> None:
@@ -399,7 +399,7 @@ def test_two_writers_lose_nothing_of_each_other(path: Path) -> None:
     assert caught.value.param == "thresholds.cpu_pause_pct"
     assert first.current.thresholds.cpu_pause_pct == 92  # the new values are in force, and shown
     first.update({"thresholds": {"cpu_pause_pct": 93}})
-    assert read_settings(path, {}).thresholds.cpu_pause_pct == 93
+    assert in_file(path).thresholds.cpu_pause_pct == 93
 
 
 def test_a_base_version_must_still_be_the_files(path: Path) -> None:
@@ -425,7 +425,7 @@ def test_many_threads_and_stores_lose_no_change(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(read_settings(path, {}).routes) == sorted(names)
+    assert sorted(in_file(path).routes) == sorted(names)
     assert path.read_text().startswith("# start\n")
 
 
@@ -453,7 +453,7 @@ def test_v17_kill_9_in_the_middle_of_saves_never_breaks_the_file(path: Path) -> 
             assert saver.stdout.readline() == b"saving\n"
             time.sleep(0.004 * i)  # the moment of the kill is the point
             saver.send_signal(signal.SIGKILL)
-        settings = read_settings(path, {})
+        settings = in_file(path)
         assert 70 <= settings.thresholds.ram_pause_pct < 90
         assert path.read_text().count("#") == COMMENTED.count("#")
     # A lock whose holder was killed is free.

@@ -242,9 +242,6 @@ class FakeValet:
     def history(self, minutes: int) -> History:
         return self.past.over(minutes)
 
-    def can_pull_to(self) -> str:
-        return "/"
-
     def catalog(self) -> tuple[CatalogEntry, ...]:
         return tuple(
             CatalogEntry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -291,7 +291,7 @@ def test_ollama_lists_what_is_there_though_no_ollama_is(valet: ValetProcess) -> 
 @pytest.mark.parametrize("ask", ["chat", "generate", "embed", "show"])
 def test_ollamas_own_requests_are_a_clear_501_there(valet: ValetProcess, ask: str) -> None:
     client = ollama.Client(host=router_url(valet))
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "chat": lambda: client.chat("one", messages=ASK),
         "generate": lambda: client.generate("one", "Hi"),
         "embed": lambda: client.embed("one", "Hi"),

@@ -93,7 +93,7 @@ def test_a_program_told_by_ollama_host_chats_generates_embeds_and_looks(
     assert len(pieces) > 5
     assert "".join(pieces) == whole.message.content
     assert client.generate("llama3:latest", "Hi").response == whole.message.content
-    assert "".join(part.response for part in client.generate("llama3", "Hi", stream=True))
+    assert "".join(part.response or "" for part in client.generate("llama3", "Hi", stream=True))
     assert client.embed("llama3", ["a", "b"]).embeddings == direct.embed("llama3", ["a", "b"]).embeddings
     assert client.show("llama3").template == direct.show("llama3").template
     assert {"llama3:latest", "llama3:8b", "long"} <= {str(model.model) for model in client.list().models}
@@ -253,7 +253,7 @@ def test_num_ctx_and_keep_alive_of_a_route_reach_ollama_from_openais_client(
     valet: ValetProcess, standin: OllamaStandin, is_stream: bool
 ) -> None:
     with openai.OpenAI(base_url=f"{router_url(valet)}/v1", api_key="none", max_retries=0) as client:
-        answer = client.chat.completions.create(model="long", messages=ASK, stream=is_stream)
+        answer: Any = client.chat.completions.create(model="long", messages=ASK, stream=is_stream)
         if is_stream:
             assert "".join(c.choices[0].delta.content or "" for c in answer if c.choices)
         else:

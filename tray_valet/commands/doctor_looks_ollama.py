@@ -6,7 +6,6 @@ Decides: how each is looked at. Must not: judge (`core/checkup_providers.py` doe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from tray_valet.commands.doctor_ground import Ground
 from tray_valet.core import checkup_providers as rules
@@ -55,6 +54,7 @@ def _ollama_process(ground: Ground) -> OllamaProcessSeen:
     """The server of the first Ollama on this machine, with what the system lets us see."""
     import psutil
 
+    from tray_valet.providers.ollama_environment import ollama_environment
     from tray_valet.providers.ollama_processes import find_server
 
     port = ollama_port(ground)
@@ -62,21 +62,14 @@ def _ollama_process(ground: Ground) -> OllamaProcessSeen:
     if server is None:
         return OllamaProcessSeen()
     try:
-        process = psutil.Process(server.identity.pid)
-        owner, me = process.username(), psutil.Process().username()
+        owner, me = psutil.Process(server.identity.pid).username(), psutil.Process().username()
     except psutil.Error:
         return OllamaProcessSeen(pid=server.identity.pid, is_ours=False)
-    try:
-        all_of_it: Mapping[str, str] | None = process.environ()
-    except (psutil.Error, OSError):
-        all_of_it = None
     return OllamaProcessSeen(
         pid=server.identity.pid,
         owner=owner,
         is_ours=owner == me,
-        environment=None
-        if all_of_it is None
-        else {name: value for name, value in all_of_it.items() if name.startswith("OLLAMA_")},
+        environment=ollama_environment(server.identity.pid),
     )
 
 

@@ -25,7 +25,6 @@ from tray_valet.core.journal import Journal
 from tray_valet.core.processes import Process
 
 _OLDEST_CLOCK_S = 1_735_689_600.0  # 2025-01-01, before the first version
-_SERVING = frozenset({"serve", "--config", "--allow-root", "-v", "--verbose"})
 
 
 def settings(ground: Ground) -> Finding:

@@ -207,10 +207,6 @@ class Valet(Protocol):
         """How full the machine was over the last 1 to 1440 minutes. Raises InvalidValue."""
         ...
 
-    def can_pull_to(self) -> str:
-        """The folder whose volume holds the models."""
-        ...
-
     async def pause(
         self,
         *,

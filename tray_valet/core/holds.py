@@ -29,7 +29,6 @@ class HoldKind(StrEnum):
     POWER = "power"
 
 
-PRESSURE_KINDS = frozenset({HoldKind.RAM, HoldKind.CPU, HoldKind.VRAM})
 HOST_PRESSURE_KINDS = frozenset({HoldKind.RAM, HoldKind.CPU})
 
 

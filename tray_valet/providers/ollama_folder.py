@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from tray_valet.core.ports import ProcessTable
+from tray_valet.providers.ollama_environment import ollama_environment
 from tray_valet.providers.ollama_processes import find_server
 
 _VARIABLE = "OLLAMA_MODELS"
@@ -29,17 +30,10 @@ def _of_process(pid: int) -> str | None:
     """What a process tells: other users' hide their environment, but not whose they are."""
     import psutil
 
+    if named := (ollama_environment(pid) or {}).get(_VARIABLE):
+        return named
     try:
-        process = psutil.Process(pid)
-    except psutil.Error:
-        return None
-    try:
-        if named := process.environ().get(_VARIABLE):
-            return str(named)
-    except (psutil.Error, OSError):
-        pass
-    try:
-        user = process.username().rpartition("\\")[2]
+        user = psutil.Process(pid).username().rpartition("\\")[2]
     except (psutil.Error, OSError, KeyError):
         return None
     home = os.path.expanduser(f"~{user}")

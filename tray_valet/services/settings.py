@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import apply_edits, edits_of, read_change
 from tray_valet.core.config_environment import environment_layer
@@ -169,11 +167,6 @@ class SettingsStore:
                 settings = self.current
             return settings
 
-    def thresholds_dict(self) -> dict[str, Any]:
-        """The thresholds in force, as GET /config shows them."""
-        plain: dict[str, Any] = msgspec.to_builtins(self.current.thresholds)
-        return plain
-
     # -- reading ---------------------------------------------------------------------------------
 
     def _signature_now(self) -> Signature | None:
@@ -295,20 +288,6 @@ class SettingsStore:
             old, new = before.tree.at(path), self._read.tree.at(path)
             if (None if old is None else to_plain(old)) != (None if new is None else to_plain(new)):
                 raise _changed_elsewhere(dotted(path))
-
-
-def read_settings(
-    path: Path, environ: Mapping[str, str], command_line: Mapping[str, Any] | None = None
-) -> Settings:
-    """The settings of a file under an environment, all or nothing. A missing file says nothing.
-
-    Raises SettingsError with every mistake.
-    """
-    store = SettingsStore(path, environ, command_line)
-    settings = store.load()
-    if store.problem is not None:
-        raise store.problem
-    return settings
 
 
 def _changed_elsewhere(param: str | None = None) -> SettingsChangedElsewhere:

@@ -102,7 +102,6 @@ class ValetService:
         request_log: RequestLog,
         ledger: LedgerBook,
         history: HistoryBook,
-        models_dir: Callable[[], str],
         quit_requested: asyncio.Event,
         own_log: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
@@ -138,7 +137,6 @@ class ValetService:
         self._outlook = RouteOutlook(
             fleet, lambda: settings.current, watchdog.closed_by, dispatcher.in_flight
         )
-        self._models_dir = models_dir
         self._quit_requested = quit_requested
         self._own_log = own_log
 
@@ -180,9 +178,6 @@ class ValetService:
 
     def history(self, minutes: int) -> History:
         return self._history.over(minutes)
-
-    def can_pull_to(self) -> str:
-        return self._models_dir()
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         return self._catalog.entries()

@@ -10,7 +10,7 @@ import asyncio
 from starlette.types import Message, Receive
 
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError
-from tray_valet.web.requests import RequestHead
+from tray_valet.web.requests import BodyHolder, RequestHead
 
 _LINGER_S = 2.0
 _LINGER_BYTES = 64 * 2**20
@@ -22,11 +22,11 @@ class ClientGoneError(Exception):
 
 def declared_length(head: RequestHead) -> int | None:
     """The Content-Length; None where none is given. Raises 400 for one that is no length."""
-    values = head.all(b"content-length")
-    if not values:
+    if not head.has(b"content-length"):
         return None
-    text = values[0].strip()
-    if len(values) > 1 or not text.isdigit() or len(text) > 18:
+    value = head.one(b"content-length")
+    text = value.strip() if value is not None else b""
+    if not text.isdigit() or len(text) > 18:
         raise HttpError(
             400, ErrorType.INVALID_REQUEST, EdgeCode.BAD_LENGTH, "The Content-Length is not a length."
         )
@@ -43,27 +43,24 @@ def too_large(max_bytes: int) -> HttpError:
     )
 
 
-async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float, keep: bool = True) -> bytes:
+async def read_body(
+    receive: Receive,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    keep: bool = True,
+    holder: BodyHolder | None = None,
+) -> bytes:
     """Read the body whole, counting as it comes in. `keep` False: count it only, and return b"".
 
+    `holder` is our server's quick way to a body that is kept.
     Raises 413 over `max_bytes`, 408 after `timeout_s` seconds, ClientGoneError.
     """
-    parts: list[bytes] = []
-    total_bytes = 0
     try:
         async with asyncio.timeout(timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientGoneError
-                part: bytes = message.get("body", b"")
-                total_bytes += len(part)
-                if total_bytes > max_bytes:
-                    raise too_large(max_bytes)
-                if keep and part:
-                    parts.append(part)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
+            if keep and holder is not None:
+                return await holder.gather(max_bytes)
+            return await _received(receive, max_bytes, keep=keep)
     except TimeoutError:
         raise HttpError(
             408,
@@ -71,6 +68,23 @@ async def read_body(receive: Receive, *, max_bytes: int, timeout_s: float, keep:
             EdgeCode.BODY_TOO_SLOW,
             f"The body did not arrive within {timeout_s:g} seconds.",
         ) from None
+
+
+async def _received(receive: Receive, max_bytes: int, *, keep: bool) -> bytes:
+    parts: list[bytes] = []
+    total_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        total_bytes += len(part)
+        if total_bytes > max_bytes:
+            raise too_large(max_bytes)
+        if keep and part:
+            parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def discard_rest(receive: Receive) -> None:

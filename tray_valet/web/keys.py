@@ -16,6 +16,7 @@ from tray_valet.web.requests import RequestHead
 
 _KEYRING = "keyring:"
 _BEARER = b"bearer "
+_KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 
 
 class Keys(Protocol):
@@ -85,8 +86,8 @@ class ControlKeys:
                 EdgeCode.NO_KEY_CONFIGURED,
                 "Only programs on this machine may call: no API key is configured (control.api_key).",
             )
-        shown = head.all(b"x-api-key")
-        if len(shown) == 1 and hmac.compare_digest(shown[0], key):
+        shown_key = head.one(b"x-api-key")
+        if shown_key is not None and hmac.compare_digest(shown_key, key):
             return "lan"
         raise _refused_key(head, "Send the API key in the header X-API-Key.")
 
@@ -133,20 +134,25 @@ def _is_of_the_page(head: RequestHead) -> bool:
 
 def _shown(head: RequestHead) -> list[bytes]:
     """The keys that a request shows, one of each header at most."""
-    bearer = [
-        value[len(_BEARER) :].strip()
-        for value in head.all(b"authorization")
-        if value[: len(_BEARER)].lower() == _BEARER
-    ]
-    return [values[0] for values in (bearer, head.all(b"x-api-key")) if len(values) == 1]
+    shown = []
+    bearers = [value for value in head.all(b"authorization") if value[: len(_BEARER)].lower() == _BEARER]
+    if len(bearers) == 1:
+        shown.append(bearers[0][len(_BEARER) :].strip())
+    key = head.one(b"x-api-key")
+    if key is not None:
+        shown.append(key)
+    return shown
 
 
 def _fits(key: bytes, shown: list[bytes]) -> bool:
-    return sum(hmac.compare_digest(value, key) for value in shown) > 0
+    fits = False
+    for value in shown:
+        fits |= hmac.compare_digest(value, key)
+    return fits
 
 
 def _refused_key(head: RequestHead, how: str) -> HttpError:
-    is_missing = not head.all(b"authorization") and not head.all(b"x-api-key")
+    is_missing = head.has_none_of(_KEY_HEADERS)
     return HttpError(
         401,
         ErrorType.AUTHENTICATION,

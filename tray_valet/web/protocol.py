@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,16 +21,25 @@ from tray_valet.web.requests import BODY_KEY, GONE_KEY
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 1024
+_HEAD_END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _MASK = b"x-mask-"  # as long as `upgrade`
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 
 class ValetHttpProtocol(HttpToolsProtocol):
-    """One connection. A head must be whole within `HEAD_TIMEOUT_S` and `MAX_HEAD_BYTES`."""
+    """One connection. A head must be whole within `HEAD_TIMEOUT_S` and `MAX_HEAD_BYTES`.
 
+    A connection has one timer for all that it is given time for. It is left alone while it runs out no later
+    than needed, and looks then at what time there is: two timers a request would cost more than its parsing.
+    """
+
+    cycle: AnswerCycle
     _head_bytes = 0
-    _head_deadline: asyncio.TimerHandle | None = None
+    _due_s: float | None = None  # when (loop time) the connection ends unless something happens
+    _timer: asyncio.TimerHandle | None = None
+    _has_begun = False  # a head has, and is not whole
+    _is_head_timed = False
     _is_refused = False
     _is_in_head = True
     _is_lost = False
@@ -42,25 +51,18 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
-        self._await_head()
+        self._end_in(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell who works for it."""
         self._is_lost = True
-        self._forget_deadline()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
             on_gone()
-
-    def whole_body(self) -> bytes | None:
-        """The body of the request that is being answered, if it is whole already, as most are."""
-        cycle = self.cycle
-        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue or self.pipeline:
-            return None
-        body, cycle.body = bytes(cycle.body), bytearray()
-        cycle.message_event.clear()
-        return body
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Have `call` called when the client closes the connection; None: nothing any more.
@@ -85,23 +87,29 @@ class ValetHttpProtocol(HttpToolsProtocol):
             super().data_received(self._without_upgrade(data) if self._is_in_head else data)
         except (httptools.HttpParserError, ValueError):
             self.send_400_response("The request is malformed.")
+        if self._has_begun and not self._is_head_timed:  # most heads are whole by now
+            self._is_head_timed = True
+            self._end_in(HEAD_TIMEOUT_S)
 
     def on_message_begin(self) -> None:
         """A new head begins."""
         super().on_message_begin()
         self.scope[GONE_KEY] = self.when_gone  # type: ignore[literal-required]
-        self.scope[BODY_KEY] = self.whole_body  # type: ignore[literal-required]
         self._head_bytes = 0
-        self._await_head()
+        self._has_begun, self._is_head_timed = True, False
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target."""
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header, as uvicorn does."""
-        self._count(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -110,20 +118,35 @@ class ValetHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, if its target is a path of ours."""
-        self._forget_deadline()
-        self._is_in_head = False
+        self._has_begun = self._is_in_head = False
+        self._due_s = None
         self._reconcile_target()
         super().on_headers_complete()
+        cycle = self.cycle
+        cycle.__class__ = AnswerCycle  # uvicorn makes it by a name of its own
+        self.scope[BODY_KEY] = cycle  # type: ignore[literal-required]
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body; read no more for now where nobody has asked for that much."""
+        cycle = self.cycle
+        if not cycle.response_complete and cycle.add(body):
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """The request is whole; what follows is another head."""
         self._is_in_head = True
         super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Begin a request; uvicorn makes its cycle by a name of its own, so it is changed here."""
-        cycle.__class__ = AnswerCycle
-        super()._start_asgi_task(cycle, app)
+    def on_response_complete(self) -> None:
+        """Go on with a request that has come in meanwhile, or wait a while for another."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._has_begun:
+            self._end_in(self.timeout_keep_alive)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in JSON like everything else."""
@@ -134,10 +157,12 @@ class ValetHttpProtocol(HttpToolsProtocol):
 
         Java's HttpClient offers h2c with every request; a server may pass that over (RFC 9110, 7.8).
         """
-        if _UPGRADE.search(data) is None:
+        end = data.find(_HEAD_END)
+        if end < 0:
+            end = len(data)
+        if _UPGRADE.search(data, 0, end) is None:
             return data
-        head, separator, rest = data.partition(b"\r\n\r\n")
-        return _UPGRADE.sub(b"\r\n" + _MASK + b":", head) + separator + rest
+        return _UPGRADE.sub(b"\r\n" + _MASK + b":", data[:end]) + data[end:]
 
     def _reconcile_target(self) -> None:
         """Make the guard see the authority of an absolute-form target (RFC 9112, 3.2.2).
@@ -155,24 +180,34 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if [value.strip().lower() for name, value in self.headers if name == b"host"] != [rest.lower()]:
             self.headers.append((b"host", rest))
 
-    def _count(self, size_bytes: int) -> None:
-        self._head_bytes += size_bytes
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
-            raise ValueError("head too large")
+    def _refuse_head(self) -> NoReturn:
+        self._refuse(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
+        raise ValueError("head too large")
 
-    def _await_head(self) -> None:
-        self._forget_deadline()
-        self._head_deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+    def _end_in(self, seconds: float) -> None:
+        """Have the connection end after that time, unless a whole head comes in."""
+        due_s = self._due_s = self.loop.time() + seconds
+        timer = self._timer
+        if timer is not None:
+            if timer.when() <= due_s:
+                return
+            timer.cancel()
+        self._timer = self.loop.call_at(due_s, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        self._timer = None
+        if self._due_s is None:
+            return
+        if self._due_s > self.loop.time():
+            self._timer = self.loop.call_at(self._due_s, self._look_at_time)
+        elif self._has_begun or self.cycle is None:
+            self._give_up()
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.abort()
-
-    def _forget_deadline(self) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
 
     def _refuse(self, status: int, message: str) -> None:
         if self._is_refused or self.transport.is_closing():

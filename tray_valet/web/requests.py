@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Protocol
 
 import msgspec
 from starlette.types import Scope
@@ -21,8 +22,7 @@ CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in 
 # Where our server leaves a function in the scope that takes what is to be called when the client leaves
 # (None: nothing any more). One call at a time; soon, if it has left already.
 GONE_KEY = "tray_valet.when_gone"
-# Where it leaves a function that gives the body, if that is whole already; else None, and nothing is taken.
-BODY_KEY = "tray_valet.whole_body"
+BODY_KEY = "tray_valet.body"  # where it leaves a BodyHolder; to be taken out, as it refers to the scope
 
 
 class Authority(msgspec.Struct, frozen=True):
@@ -40,10 +40,22 @@ class Origin(msgspec.Struct, frozen=True):
     port: int | None
 
 
+class BodyHolder(Protocol):
+    """Our server's quick way to a body; `receive` is everybody's."""
+
+    def whole_body(self) -> bytes | None:
+        """The body if it is whole already; else None, and nothing is taken."""
+        ...
+
+    async def gather(self, max_bytes: int) -> bytes:
+        """Wait for the whole body. Raises HttpError (413) over `max_bytes`, ClientGoneError."""
+        ...
+
+
 class RequestHead:
     """What the checks look at. Header names are lower-case bytes, as ASGI hands them over."""
 
-    __slots__ = ("_headers", "client_host", "method", "path", "scheme", "server_host", "server_port")
+    __slots__ = ("_one", "_several", "client_host", "method", "path", "scheme", "server_host", "server_port")
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
@@ -53,18 +65,34 @@ class RequestHead:
         self.client_host: str | None = client[0] if client else None
         self.server_host: str | None = server[0] if server else None
         self.server_port: int | None = server[1] if server else None
-        self._headers: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            self._headers.setdefault(name.lower(), []).append(value)
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self._one: dict[bytes, bytes] = dict(headers)
+        # Nearly every head has each header once: no list is made for them.
+        self._several = _several(headers) if len(self._one) != len(headers) else None
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header, in order; [] where it is missing."""
-        return self._headers.get(name, [])
+        if self._several is not None and name in self._several:
+            return self._several[name]
+        value = self._one.get(name)
+        return [] if value is None else [value]
+
+    def one(self, name: bytes) -> bytes | None:
+        """The one value of a header; None when it is missing or there are several."""
+        return None if self._several is not None and name in self._several else self._one.get(name)
+
+    def has(self, name: bytes) -> bool:
+        """Whether it has such a header."""
+        return name in self._one
+
+    def has_none_of(self, names: frozenset[bytes]) -> bool:
+        """Whether it has no header of any of these names."""
+        return names.isdisjoint(self._one)
 
     def text(self, name: bytes) -> str:
         """The one value of a header, or "" when it is missing or there are several."""
-        values = self.all(name)
-        return values[0].decode("latin-1").strip() if len(values) == 1 else ""
+        value = self.one(name)
+        return value.decode("latin-1").strip() if value is not None else ""
 
     @property
     def is_from_loopback(self) -> bool:
@@ -73,6 +101,14 @@ class RequestHead:
             return True  # as nearly always
         address = as_ip(self.client_host) if self.client_host else None
         return address is not None and address.is_loopback
+
+
+def _several(headers: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """The values of the headers that come more than once."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 @lru_cache(maxsize=256)
