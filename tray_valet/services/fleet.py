@@ -287,7 +287,11 @@ class Fleet:
     def is_loaded(self, ref: ModelRef) -> LoadedModel | None:
         """The loaded model of that name, as last seen."""
         slot = self.slots.get(ref.provider)
-        return next((m for m in slot.loaded if m.name == ref.model), None) if slot else None
+        if slot is not None:
+            for loaded in slot.loaded:  # asked several times for each request: no generator
+                if loaded.name == ref.model:
+                    return loaded
+        return None
 
     def knows(self, ref: ModelRef) -> bool:
         """Whether that provider had the model when it was last seen."""

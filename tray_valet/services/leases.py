@@ -18,6 +18,24 @@ from tray_valet.core.routing import Candidate
 class ActiveLease:
     """A request in flight on a ready model; revoked when the model must go."""
 
+    __slots__ = (
+        "_has_next",
+        "_on_revoked",
+        "begun_s",
+        "client",
+        "failed",
+        "is_counted",
+        "keep_alive_s",
+        "load_s",
+        "overrides",
+        "queue_s",
+        "reason",
+        "ref",
+        "revoked_by",
+        "upstream",
+        "wish",
+    )
+
     def __init__(
         self,
         wish: Wish,

@@ -36,7 +36,7 @@ class CloudClient:
                 request.base_url.rstrip("/") + request.target.decode("latin-1"),
                 # What comes is passed on as it is, so it must not be compressed for us.
                 headers=[*request.headers, (b"accept-encoding", b"identity")],
-                content=request.body,
+                content=request.body if isinstance(request.body, bytes) else b"".join(request.body),
             )
             response = await self._get().send(asked, stream=True)
         except httpx.ConnectError as error:
@@ -91,6 +91,10 @@ class CloudResponse:
     @property
     def is_ended(self) -> bool:
         return self._is_ended
+
+    def take(self) -> bytes:
+        """Nothing: what has come is its library's until it is asked for."""
+        return b""
 
     async def read_chunk(self) -> bytes | None:
         """The next bytes of the body, None at its end. Raises UpstreamFailed if it breaks off."""

@@ -7,6 +7,7 @@ sign of life. Must not: know upstreams.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.types import Send
 
@@ -29,8 +30,23 @@ _EARLY_HEAD: tuple[tuple[bytes, bytes], ...] = (
 class Delivery:
     """The answer to one request, as far as it has gone out."""
 
-    def __init__(self, send: Send, operation: Operation) -> None:
+    __slots__ = (
+        "_comment",
+        "_has_written",
+        "_loop",
+        "_operation",
+        "_send",
+        "_timer",
+        "_whole",
+        "answer_bytes",
+        "began_s",
+        "has_answer",
+        "status",
+    )
+
+    def __init__(self, send: Send, operation: Operation, loop: asyncio.AbstractEventLoop) -> None:
         self._send = send
+        self._loop = loop
         self._operation = operation
         self._whole: WholeEvents | WholeLines | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -39,7 +55,7 @@ class Delivery:
         self.status = 0  # what the client was told; 0 = nothing yet
         self.has_answer = False  # something of an engine's answer has gone out
         self.answer_bytes = 0
-        self.began_s: float | None = None  # when (loop time) the first of it went out
+        self.began_s: float | None = None  # when (monotonic) the first of it went out
 
     @property
     def is_started(self) -> bool:
@@ -55,7 +71,7 @@ class Delivery:
 
     def promise(self, every_s: float) -> None:
         """Send a comment every `every_s` seconds until the answer begins; for event streams only."""
-        self._timer = asyncio.get_running_loop().call_later(every_s, self._give_sign, every_s)
+        self._timer = self._loop.call_later(every_s, self._give_sign, every_s)
 
     def abandon(self) -> None:
         """Send no more comments, whatever comes."""
@@ -68,7 +84,7 @@ class Delivery:
     def _give_sign(self, every_s: float) -> None:
         if self._comment is None or self._comment.done():
             self._comment = asyncio.create_task(self._say_waiting(), name="router: sign of life")
-        self._timer = asyncio.get_running_loop().call_later(every_s, self._give_sign, every_s)
+        self._timer = self._loop.call_later(every_s, self._give_sign, every_s)
 
     async def _say_waiting(self) -> None:
         if not self.is_started:
@@ -93,8 +109,8 @@ class Delivery:
         if self._timer is not None or self._comment is not None:
             await self._stop_signs()
         self.has_answer = True
-        self.began_s = asyncio.get_running_loop().time()
-        if self.is_started:
+        self.began_s = time.monotonic()
+        if self.status:
             return
         self.status = status
         if framing is not None:

@@ -1,7 +1,7 @@
 """How others end a request that is being worked on: its client left, a game started, the engine is silent.
 
 Decides: nothing; it carries the reason into the task that works. Must not: be used by another task than the
-one that made it. No task watches for these: each is a callback that cancels what the request waits for,
+one it was made for. No task watches for these: each is a callback that cancels what the request waits for,
 whatever that is, and the reason is picked up where the cancellation arrives (as `asyncio.timeout` does it).
 """
 
@@ -17,9 +17,8 @@ class Ends:
 
     __slots__ = ("_final", "_is_open", "_task", "_why")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task(asyncio.get_running_loop())
-        assert task is not None
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        """`task` works on the request."""
         self._task = task
         self._why: Exception | None = None
         self._final: Exception | None = None
@@ -61,7 +60,7 @@ class Silence:
 
     __slots__ = ("_loop", "ends", "limit_s", "since_s", "what")
 
-    def __init__(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: str) -> None:
+    def __init__(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: object) -> None:
         self.ends = ends
         self.limit_s = limit_s
         self.what = what
@@ -88,9 +87,8 @@ class SilenceWatch:
         self._watched: set[Silence] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, ends: Ends, limit_s: float, what: str) -> Silence:
-        """Begin to watch; `what` may be silent for `limit_s` seconds."""
-        loop = asyncio.get_running_loop()
+    def watch(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: object) -> Silence:
+        """Begin to watch; `what` (whose text names it) may be silent for `limit_s` seconds."""
         silence = Silence(ends, loop, limit_s, what)
         self._watched.add(silence)
         if self._timer is None:

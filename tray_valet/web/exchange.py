@@ -7,6 +7,7 @@ Must not: choose the upstream, wait for a model, or tell a client of failures (t
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Protocol
 
 from tray_valet.core.commands import Lease
@@ -65,6 +66,8 @@ class RejectedError(UpstreamFailed):
 class Exchange:
     """One request forwarded under a lease. `run` it, and `close` it in any case."""
 
+    __slots__ = ("_asked", "_client", "_delivery", "_lease", "_response", "_silence", "_tail")
+
     def __init__(
         self,
         client: UpstreamClient,
@@ -115,10 +118,14 @@ class Exchange:
 
     async def _open(self, question: Question) -> UpstreamResponse:
         upstream = self._lease.upstream
+        headers = _passed_on(self._asked.headers, _NOT_UPSTREAM)
+        headers.append(_JSON)
+        for name, value in upstream.headers.items():
+            headers.append(_encoded(name, value))
         request = UpstreamRequest(
             base_url=upstream.base_url,
             target=question.target,
-            headers=[_JSON, *_passed_on(self._asked.headers, _NOT_UPSTREAM), *_encoded(upstream.headers)],
+            headers=headers,
             body=question.body,
             who=self._lease.ref.provider,
         )
@@ -157,7 +164,7 @@ class Exchange:
         framing = _framing_of(response)
         is_stream = framing is not None
         # The head waits for the first byte: until then another candidate may answer.
-        chunk = await self._next(response)
+        chunk = response.take() or await self._next(response)
         self._check_early_head(framing, chunk)
         delivery, tail = self._delivery, self._tail
         await delivery.begin(response.status, self._headers(response, is_stream=is_stream), framing)
@@ -167,7 +174,7 @@ class Exchange:
                 await delivery.finish(chunk)
                 return
             await delivery.write(chunk)
-            chunk = await self._next(response)
+            chunk = response.take() or await self._next(response)
         await delivery.finish()
 
     def _check_early_head(self, framing: Framing | None, chunk: bytes | None) -> None:
@@ -227,21 +234,27 @@ class Exchange:
         headers = _passed_on(response.headers, _NOT_DOWNSTREAM)
         if is_stream or response.status >= _ERROR:
             headers = [pair for pair in headers if pair[0] != b"content-length"]
-        headers.append(_UNBUFFERED)
-        headers += valet_headers(self._lease)
+        headers += _lease_headers(self._lease)
         return headers
 
     def _own_headers(self, kind: bytes = _JSON[1]) -> _Headers:
-        return [(b"content-type", kind), _UNBUFFERED, *valet_headers(self._lease)]
+        return [(b"content-type", kind), *_lease_headers(self._lease)]
 
 
-def valet_headers(lease: Lease) -> _Headers:
-    """Who answered, and why that one."""
-    return [
-        (b"x-valet-provider", _header_text(lease.ref.provider)),
-        (b"x-valet-model", _header_text(lease.ref.model)),
-        (b"x-valet-reason", _header_text(lease.reason)),
-    ]
+def _lease_headers(lease: Lease) -> tuple[tuple[bytes, bytes], ...]:
+    ref = lease.ref
+    return _headers_of(ref.provider, ref.model, lease.reason)
+
+
+@lru_cache(maxsize=256)
+def _headers_of(provider: str, model: str, reason: str) -> tuple[tuple[bytes, bytes], ...]:
+    """What all answers carry: who answered, and why that one."""
+    return (
+        _UNBUFFERED,
+        (b"x-valet-provider", _header_text(provider)),
+        (b"x-valet-model", _header_text(model)),
+        (b"x-valet-reason", _header_text(reason)),
+    )
 
 
 def _header_text(text: str) -> bytes:
@@ -255,19 +268,24 @@ def _header_text(text: str) -> bytes:
 def _framing_of(response: UpstreamResponse) -> Framing | None:
     for name, value in response.headers:
         if name == b"content-type":
+            if value == _JSON[1]:
+                return None  # as most whole answers
             return _FRAMINGS.get(value.partition(b";")[0].strip().lower())
     return None
 
 
 def _passed_on(headers: _Headers, dropped: frozenset[bytes]) -> _Headers:
     """Without what is for one hop only: the known ones, and those that `Connection` names."""
-    passed = [pair for pair in headers if pair[0] not in dropped]
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            named = {token.strip().lower() for token in value.split(b",")}
-            passed = [pair for pair in passed if pair[0] not in named]
-    return passed
+    passed = []
+    named: set[bytes] = set()
+    for pair in headers:
+        name, value = pair
+        if name not in dropped:
+            passed.append(pair)
+        elif name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            named.update(token.strip().lower() for token in value.split(b","))
+    return [pair for pair in passed if pair[0] not in named] if named else passed
 
 
-def _encoded(headers: dict[str, str]) -> _Headers:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")

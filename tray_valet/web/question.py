@@ -6,6 +6,7 @@ Must not: talk to anybody.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ class Question(msgspec.Struct, kw_only=True):
     """What goes to the engine. At most one of `assembler` and `native` reads its answer."""
 
     target: bytes
-    body: bytes
+    body: bytes | list[bytes | memoryview]
     assembler: WholeAnswer | None = None
     native: NativeExchange | None = None
 
@@ -50,11 +51,28 @@ def question_for(asked: Asked, lease: Lease) -> Question:
         assembler = assembler_for(path)
         if assembler is not None:
             fields = assembler.request_fields(fields)
-    body = _encode({**fields, "model": msgspec.Raw(_encode(upstream.model))})
+    fields = {**fields, "model": _name_as_json(upstream.model)}
+    body = _pieces(fields) if asked.is_large else _encode(fields)
     target = path.encode()
     if asked.query:
         target += b"?" + asked.query
     return Question(target=target, body=body, assembler=assembler)
+
+
+@lru_cache(maxsize=256)
+def _name_as_json(model: str) -> msgspec.Raw:
+    return msgspec.Raw(_encode(model))
+
+
+def _pieces(fields: Fields) -> list[bytes | memoryview]:
+    """The same JSON without a copy of the values: megabytes take milliseconds."""
+    pieces: list[bytes | memoryview] = []
+    lead = b"{"
+    for name, raw in fields.items():
+        pieces += (lead + _encode(name) + b":", memoryview(raw))
+        lead = b","
+    pieces.append(b"}")
+    return pieces
 
 
 def _overridden(fields: Fields, overrides: Overrides) -> Fields:

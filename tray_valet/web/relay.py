@@ -17,7 +17,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.commands import Lease, Valet
-from tray_valet.core.dialects import OPERATIONS, Dialect, Framing
+from tray_valet.core.dialects import Dialect, Framing
 from tray_valet.core.errors import (
     Paused,
     ProviderUnreachable,
@@ -27,10 +27,11 @@ from tray_valet.core.errors import (
     ValetError,
 )
 from tray_valet.core.models import ModelRef
-from tray_valet.core.traffic import Exchanged, Outcome
+from tray_valet.core.traffic import Outcome
 from tray_valet.web.bodies import ClientGoneError
+from tray_valet.web.call import Call
 from tray_valet.web.cloud_client import CloudClient
-from tray_valet.web.delivery import SIGN_OF_LIFE_S, Delivery
+from tray_valet.web.delivery import SIGN_OF_LIFE_S
 from tray_valet.web.ends import Ends, SilenceWatch
 from tray_valet.web.errors import EdgeCode, HttpError
 from tray_valet.web.exchange import Exchange, RejectedError
@@ -38,7 +39,6 @@ from tray_valet.web.load_commands import unloaded_answer
 from tray_valet.web.request_body import Asked, is_bare, keep_alive_is_zero, read_request
 from tray_valet.web.requests import CLIENT_KEY, GONE_KEY
 from tray_valet.web.router_lists import with_suggestion
-from tray_valet.web.token_tail import TokenTail
 from tray_valet.web.upstream_client import LocalClient, UpstreamClient
 
 _MAY_FAIL_OVER = (ProviderUnreachable, UpstreamFailed, TimedOut)
@@ -65,6 +65,7 @@ class Relay:
         self._open: set[Ends] = set()
         self._silences = SilenceWatch()
         self._is_closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
         """Close the connections to the upstreams."""
@@ -82,7 +83,10 @@ class Relay:
         message = await receive()
         if self._is_closing:
             raise shutting_down()
-        call = _Call(scope, send, at=self._wall_s())
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        call = Call(scope, send, loop, at=self._wall_s())
         ends = call.ends
         self._open.add(ends)
         watcher = _watch_client(scope, receive, ends)
@@ -98,7 +102,7 @@ class Relay:
                 forget(None)
             self._valet.note_exchange(call.record())
 
-    async def _answer(self, call: _Call, body: bytes, scope: Scope) -> None:
+    async def _answer(self, call: Call, body: bytes, scope: Scope) -> None:
         """Serve the request, tell its client of a failure, and settle its outcome."""
         call.outcome = Outcome.FAILED  # of what is not foreseen; the guard answers
         call.error_code = EdgeCode.INTERNAL.value
@@ -129,7 +133,7 @@ class Relay:
         else:
             call.settle(Outcome.ANSWERED, "")
 
-    async def _serve(self, call: _Call, body: bytes, scope: Scope) -> None:
+    async def _serve(self, call: Call, body: bytes, scope: Scope) -> None:
         asked = call.asked = read_request(
             call.operation,
             body,
@@ -157,7 +161,7 @@ class Relay:
                 else:
                     return
 
-    async def _attempt(self, call: _Call, asked: Asked, lease: Lease) -> None:
+    async def _attempt(self, call: Call, asked: Asked, lease: Lease) -> None:
         """Ask one candidate. What ends the attempt from outside is raised as its reason."""
         ends = call.ends
         if lease.revoked_by is not None:
@@ -165,7 +169,7 @@ class Relay:
         lease.when_revoked(ends.end)
         is_cloud = lease.upstream.base_url.startswith("https:")
         silence = self._silences.watch(
-            ends, float(self._valet.settings.router.request_timeout_seconds), str(lease.ref)
+            ends, call.loop, float(self._valet.settings.router.request_timeout_seconds), lease.ref
         )
         exchange = Exchange(
             self._cloud if is_cloud else self._local,
@@ -186,112 +190,11 @@ class Relay:
             self._silences.forget(silence)
             exchange.close()
 
-    async def _unload(self, call: _Call, asked: Asked) -> None:
+    async def _unload(self, call: Call, asked: Asked) -> None:
         """Ollama's way to say that a model is to go: nothing is loaded for it."""
         await self._valet.unload(asked.wish.model)
         body = unloaded_answer(asked.operation.path, asked.wish.model, self._wall_s())
         await call.delivery.send_whole(200, [(b"content-type", b"application/json; charset=utf-8")], body)
-
-
-class _Call:
-    """One request, and what is to be noted of it."""
-
-    __slots__ = (
-        "_attempts",
-        "_load_s",
-        "_queue_s",
-        "asked",
-        "at",
-        "begun_s",
-        "client",
-        "delivery",
-        "ends",
-        "error_code",
-        "lease",
-        "operation",
-        "outcome",
-        "tail",
-    )
-
-    def __init__(self, scope: Scope, send: Send, *, at: float) -> None:
-        self.operation = OPERATIONS[scope["path"]]
-        self.ends = Ends()
-        self.delivery = Delivery(send, self.operation)
-        self.tail = TokenTail()
-        self.asked: Asked | None = None
-        self.client: str = scope.get(CLIENT_KEY, "")
-        self.lease: Lease | None = None
-        self.at = at
-        self.begun_s = asyncio.get_running_loop().time()
-        self.outcome = Outcome.FAILED
-        self.error_code = ""
-        self._attempts = 0
-        self._queue_s = 0.0
-        self._load_s = 0.0
-
-    @property
-    def asked_for(self) -> str:
-        """The model as the client named it; "" where it named none."""
-        return self.asked.wish.model if self.asked is not None else ""
-
-    def note_lease(self, lease: Lease) -> None:
-        """A candidate is about to be asked."""
-        self.lease = lease
-        self._attempts += 1
-        self._queue_s += lease.queue_s
-        self._load_s += lease.load_s
-
-    @property
-    def attempts(self) -> int:
-        return self._attempts
-
-    def settle(self, outcome: Outcome, error_code: str) -> None:
-        """It ends so."""
-        self.outcome, self.error_code = outcome, error_code
-
-    def left(self) -> None:
-        """Its client has gone, or could only be cut off."""
-        if isinstance(self.ends.final, ClientGoneError) or not self.delivery.has_answer:
-            self.settle(Outcome.CLIENT_LEFT, "")
-        else:
-            self.settle(Outcome.CUT, self.error_code)
-
-    def fail(self, error: ValetError | HttpError) -> None:
-        """It ends with an error."""
-        if self.delivery.has_answer:
-            outcome = Outcome.CUT
-        else:
-            outcome = Outcome.FAILED if self._attempts else Outcome.REFUSED
-        self.settle(outcome, error.code.value)
-
-    def record(self) -> Exchanged:
-        """What is noted."""
-        delivery, lease, asked = self.delivery, self.lease, self.asked
-        began_s = delivery.began_s
-        prompt, completion = self.tail.tokens() if delivery.has_answer else (None, None)
-        priority = asked.wish.priority if asked is not None else None
-        return Exchanged(
-            at=self.at,
-            asked=self.asked_for,
-            path=self.operation.path,
-            client=self.client,
-            priority=priority.value if priority is not None else "normal",
-            provider=lease.ref.provider if lease is not None else "",
-            model=lease.ref.model if lease is not None else "",
-            reason=lease.reason if lease is not None else "",
-            attempts=self._attempts,
-            is_stream=delivery.is_stream,
-            status=delivery.status,
-            outcome=self.outcome,
-            error_code=self.error_code,
-            queue_s=self._queue_s,
-            load_s=self._load_s,
-            first_byte_s=began_s - self.begun_s if began_s is not None else None,
-            total_s=asyncio.get_running_loop().time() - self.begun_s,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            answer_bytes=delivery.answer_bytes,
-        )
 
 
 def shutting_down() -> Paused:
@@ -299,7 +202,7 @@ def shutting_down() -> Paused:
     return Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 
 
-def _may_go_on(call: _Call, lease: Lease, error: ValetError) -> bool:
+def _may_go_on(call: Call, lease: Lease, error: ValetError) -> bool:
     """Whether the request may be admitted again: nothing has gone out, and there is a point in it."""
     if call.delivery.has_answer or call.ends.final is not None or call.attempts >= _MOST_ATTEMPTS:
         return False

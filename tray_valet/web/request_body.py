@@ -5,6 +5,7 @@ Decides: what of a body is read, which is little. Must not: change a value; all 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
 
 Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
+_LONGEST_KEPT_BYTES = 300
+_LARGE_BYTES = 128 * 1024
 _NULL, _TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")  # a Raw is equal to none but its like
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_name = msgspec.json.Decoder(str).decode
@@ -29,6 +32,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     fields: Fields
     wish: Wish
     is_stream: bool
+    is_large: bool = False  # so much that copies of it are to be avoided
     query: bytes = b""
     headers: list[tuple[bytes, bytes]] = []
 
@@ -51,6 +55,7 @@ def read_request(
         fields=fields,
         wish=wish,
         is_stream=wants_stream(operation, fields),
+        is_large=len(body) > _LARGE_BYTES,
         query=query,
         headers=headers,
     )
@@ -76,11 +81,19 @@ def parse_request(body: bytes) -> tuple[Fields, str]:
         raw = fields.pop(key)
     if raw is None:
         raise InvalidValue("The request names no model.", remedy="Set “model”.", param="model")
+    text = bytes(raw)
+    return fields, _known_name_in(text) if len(text) <= _LONGEST_KEPT_BYTES else _name_in(text)
+
+
+def _name_in(raw: bytes) -> str:
     try:
         name = _decode_name(raw)
     except (msgspec.DecodeError, UnicodeError):
         raise InvalidValue("The model must be a name in quotes.", param="model") from None
-    return fields, check_model_name(name)
+    return check_model_name(name)
+
+
+_known_name_in = lru_cache(maxsize=256)(_name_in)  # nearly all requests name one of a few models
 
 
 def wants_stream(operation: Operation, fields: Fields) -> bool:

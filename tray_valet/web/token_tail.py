@@ -12,12 +12,9 @@ _KEPT_BYTES = 8 * 1024
 _USAGE = b'"usage"'
 _MARKS = (b'"prompt_eval_count"', b'"eval_count"', b'"timings"')
 # A quotation mark inside a JSON text has a backslash before it, so that no text can look like these.
-_FIGURE = re.compile(
-    rb'"(prompt_tokens|input_tokens|prompt_eval_count|completion_tokens|output_tokens|eval_count'
-    rb'|prompt_n|predicted_n)"\s*:\s*(\d{1,12})'
-)
-_PROMPT = (b"prompt_tokens", b"input_tokens", b"prompt_eval_count", b"prompt_n")
-_COMPLETION = (b"completion_tokens", b"output_tokens", b"eval_count", b"predicted_n")
+_PROMPT = (b'"prompt_tokens"', b'"input_tokens"', b'"prompt_eval_count"', b'"prompt_n"')
+_COMPLETION = (b'"completion_tokens"', b'"output_tokens"', b'"eval_count"', b'"predicted_n"')
+_NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
 _FRAMES = (b"data: [DONE]", b"message_stop", b"response.completed")
 
 
@@ -48,22 +45,31 @@ class TokenTail:
     def tokens(self) -> tuple[int | None, int | None]:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
         tail = b"".join(self._pieces)[-_KEPT_BYTES:]
-        figures = _figures(tail)
-        prompt = next((figures[name] for name in _PROMPT if name in figures), None)
-        completion = next((figures[name] for name in _COMPLETION if name in figures), None)
-        if prompt is None and self._head:
-            first = _figures(self._head)  # Anthropic's streams tell it at the beginning
-            prompt = next((first[name] for name in _PROMPT if name in first), None)
+        place = _place_of_figures(tail)
+        prompt = _figure(_PROMPT, tail, place)
+        completion = _figure(_COMPLETION, tail, place)
+        if prompt is None and self._head:  # Anthropic's streams tell it at the beginning
+            prompt = _figure(_PROMPT, self._head, _place_of_figures(self._head))
         if completion is None and self._events:
             completion = max(0, self._events - sum(mark in tail for mark in _FRAMES))
         return prompt, completion
 
 
-def _figures(text: bytes) -> dict[bytes, int]:
+def _place_of_figures(text: bytes) -> int:
+    """Where the figures begin that count; -1 = nowhere."""
     place = text.rfind(_USAGE)
+    if place >= 0:
+        return place
+    return min((place for mark in _MARKS if (place := text.rfind(mark)) >= 0), default=-1)
+
+
+def _figure(names: tuple[bytes, ...], text: bytes, place: int) -> int | None:
+    """The last figure behind that place that has the first of these names."""
     if place < 0:
-        places = [place for mark in _MARKS if (place := text.rfind(mark)) >= 0]
-        if not places:
-            return {}
-        place = min(places)
-    return {name: int(number) for name, number in _FIGURE.findall(text, place)}
+        return None
+    for name in names:
+        at = len(text)
+        while (at := text.rfind(name, place, at)) >= 0:
+            if found := _NUMBER.match(text, at + len(name)):
+                return int(found[1])
+    return None

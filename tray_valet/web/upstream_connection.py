@@ -1,0 +1,249 @@
+"""A connection to an engine, and the one answer that is on it.
+
+Decides: when an answer is over, what of it may still come, and which error a failure is.
+Must not: be used by two requests at once, or outlive an answer that was given up.
+
+Framing is llhttp's (httptools); what ends with the connection it does not tell (RFC 9112, 6.3): that is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import httptools
+
+from tray_valet.core.errors import UpstreamFailed, ValetError
+
+_UNREAD_BYTES = 64 * 1024  # more than that unread, and the engine has to wait
+_MAX_HEAD_BYTES = 64 * 1024
+
+
+class StaleConnectionError(Exception):
+    """A connection was closed while it was idle: the question was not read."""
+
+
+class Pool(Protocol):
+    """Who keeps connections: the client."""
+
+    def note_open(self, connection: Connection) -> None: ...
+
+    def note_lost(self, connection: Connection) -> None: ...
+
+    def keep(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the answer on it. It is its parser's listener too."""
+
+    def __init__(self, client: Pool, loop: asyncio.AbstractEventLoop, key: tuple[str, int]) -> None:
+        self.key = key
+        self.loop = loop
+        self.idle_since_s = 0.0
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._uses = 0
+        self._who = ""
+        self._is_waiting_for_answer = False
+        self._is_reading_paused = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._chunks: list[bytes] = []
+        self._unread_bytes = 0
+        self._head_bytes = 0
+        self._is_head_only = False
+        self._has_begun = False  # a byte of the answer has come
+        self._has_head = False
+        self._is_interim = False
+        self._is_complete = False
+        self._is_framed = False  # its end is told by a length or by chunks
+        self._keeps = False
+        self._error: Exception | None = None
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def is_ended(self) -> bool:
+        return self._is_complete and not self._chunks
+
+    async def ask(self, data: Sequence[bytes | memoryview], *, who: str, is_head: bool = False) -> None:
+        """Send a request, and wait for its answer's head. Raises StaleConnectionError, UpstreamFailed; then
+        (and when it is cancelled) the connection is closed."""
+        self._begin()
+        self.status, self.headers = 0, []
+        self._who = who
+        self._uses += 1
+        self._is_head_only = is_head
+        self._is_waiting_for_answer = True
+        transport = self._transport
+        assert transport is not None
+        if len(data) == 1:
+            transport.write(data[0])
+        else:
+            transport.writelines(data)
+        try:
+            while not self._has_head:
+                if self._error is not None:
+                    raise self._error
+                waiter = self._waiter = self.loop.create_future()
+                await waiter
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+
+    def take(self) -> bytes:
+        """All that has come and was not read yet; b"" = nothing."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._unread_bytes = 0
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            if self.is_usable:
+                assert self._transport is not None
+                self._transport.resume_reading()
+        return chunk
+
+    async def read_chunk(self) -> bytes | None:
+        """All that has come, or what comes next; None at the end. Raises UpstreamFailed if it breaks off."""
+        while not self._chunks:
+            if self._is_complete:
+                return None
+            if self._error is not None:
+                raise self._error
+            waiter = self._waiter = self.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        return self.take()
+
+    def close(self) -> None:
+        """Keep the connection if the answer is over and another may follow; else close it."""
+        self._is_waiting_for_answer = False
+        if self._is_complete and self._keeps and self.is_usable and not self._is_reading_paused:
+            self._client.keep(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close it at once: the engine notices that nobody listens."""
+        self._is_waiting_for_answer = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, error: ValetError) -> None:
+        if not self._is_complete and self._error is None:
+            self._error = error
+        self._keeps = False
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake()
+
+    # -- the socket ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
+        self._client.note_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of an answer, or what nobody asked for."""
+        if not self._is_waiting_for_answer or self._is_complete:
+            self._keeps = False
+            self.abort()
+            return
+        self._has_begun = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(UpstreamFailed(f"{self._who} answered something that is not HTTP."))
+            return
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Closed, by either side."""
+        self._client.note_lost(self)
+        self._keeps = False
+        if self._is_waiting_for_answer and not self._is_complete and self._error is None:
+            if self._has_head and not self._is_framed and exc is None:
+                self._is_complete = True
+            elif self._uses > 1 and not self._has_begun:
+                self._error = StaleConnectionError()
+            elif self._has_head:
+                self._error = UpstreamFailed(f"{self._who} broke off in the middle of an answer.")
+            else:
+                self._error = UpstreamFailed(f"{self._who} broke off before it answered.")
+        self._wake()
+
+    # -- the parser ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A head begins: of this answer, or (after its end) of one too many."""
+        if self._is_complete:
+            self._keeps = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or one of a trailer, which nobody reads."""
+        if self._has_head:
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise ValueError("head too large")  # the parser makes an error of its own of it
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
+            self._is_framed = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; a preliminary one (1xx) is passed over."""
+        if self._is_complete:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._is_interim, self._is_framed = True, False
+            self.headers = []
+            return
+        self.status = status
+        self._has_head = True
+        self._keeps = self._parser.should_keep_alive() and not self._is_head_only
+        if self._is_head_only:
+            self._is_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body; too many unread ones, and no more are taken from the socket."""
+        if self._is_complete:
+            return
+        self._chunks.append(body)
+        self._unread_bytes += len(body)
+        if self._unread_bytes > _UNREAD_BYTES and not self._is_reading_paused and self.is_usable:
+            assert self._transport is not None
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        if self._is_interim:
+            self._is_interim = False
+        else:
+            self._is_complete = True
