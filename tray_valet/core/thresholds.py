@@ -184,5 +184,5 @@ def _verdict(
     if reading.raw_pct < pause_pct:
         return f"below its limit of {pause_pct:.1f}%"
     if why_others is None:
-        return "at its limit, but only with our own models: that is no reason to pause"
+        return "at its limit, but other programs use no more than when the models were loaded"
     return f"at its limit for {breached_for_s:.0f} s; it counts after {sustained_s:.0f} s"

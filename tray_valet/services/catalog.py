@@ -38,9 +38,11 @@ class Catalog:
         named = self._aliases()
         seen = set(named)
         models: dict[ModelRef, CatalogEntry] = {}
-        for slot, model in self._fleet.known_installed():
+        installed = self._fleet.known_installed()
+        spelled = {f"{slot.name}/{model.name}" for slot, model in installed}
+        for slot, model in installed:
             ref = ModelRef(slot.name, model.name)
-            name = str(ref) if model.name in seen else model.name
+            name = str(ref) if model.name in seen or model.name in spelled else model.name
             seen.add(name)
             models[ref] = self._entry(name, ref, model)
         aliases = []

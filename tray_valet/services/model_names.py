@@ -18,16 +18,24 @@ if TYPE_CHECKING:
 
 
 def found(slots: Mapping[str, Slot], name: str, provider: str | None) -> ModelRef | None:
-    """The model of that name, at that provider if one is given; `provider/model` names one too."""
+    """The model of that name, at that provider if one is given.
+
+    `provider/model` means that provider's model first of all; then who is called exactly so comes before
+    whose name it is only once it is spelled out (`m` for `m:latest`).
+    """
     prefix, _, rest = name.partition("/")
-    for slot in slots.values():
-        if provider is not None and slot.name != provider:
-            continue
-        wanted = (name, rest) if rest and prefix == slot.name else (name,)
-        for spelling in wanted:
-            canonical = slot.provider.canonical(spelling)
-            if slot.has(canonical):
-                return ModelRef(slot.name, canonical)
+    if rest and provider in (None, prefix) and (named := slots.get(prefix)) is not None:
+        canonical = named.provider.canonical(rest)
+        if named.has(canonical):
+            return ModelRef(named.name, canonical)
+    asked = [slot for slot in slots.values() if provider in (None, slot.name)]
+    for slot in asked:
+        if slot.has(name):
+            return ModelRef(slot.name, name)
+    for slot in asked:
+        canonical = slot.provider.canonical(name)
+        if slot.has(canonical):
+            return ModelRef(slot.name, canonical)
     return None
 
 
