@@ -160,6 +160,7 @@ class Wiring:
             lambda: self.settings.models,
             lambda ref: bool(self.dispatcher.in_flight(ref)),
             lambda demand: self.watchdog.closed_by(demand),
+            lambda ref: any(queue.waiting for queue in self.dispatcher.queues() if queue.ref == ref),
         )
         self.dispatcher.loader = self.loader
         self.cpu_yield = CpuYield(self.fleet, lambda: self.holds.in_effect)

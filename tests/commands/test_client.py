@@ -99,6 +99,41 @@ def test_an_error_of_the_api_keeps_its_words_and_its_object(control_api: Any, to
     assert exit_code_of(caught.value) is ExitCode.FAILED
 
 
+def _cooldown(seconds: Any) -> dict[str, Any]:
+    return {"error": {"message": "Given a moment ago.", "code": "cooldown", "retry_after_seconds": seconds}}
+
+
+def test_a_cooldown_is_waited_out_once(control_api: Any, told: Any) -> None:
+    control_api.answers["POST /pause"] = told(429, _cooldown(2))
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        control_api.answers["POST /pause"] = told(200, {"ok": True})
+
+    client = Client(control_api.runtime_file(), sleep=sleep)
+    assert client.post("/pause", {"reason": "x"}) == {"ok": True}
+    assert waited == [2.0]
+    assert [asked.body for asked in control_api.asked] == [{"reason": "x"}] * 2
+
+
+@pytest.mark.parametrize("seconds", [3600, -1, "2", None])
+def test_no_other_time_is_waited_out(control_api: Any, told: Any, seconds: Any) -> None:
+    control_api.answers["POST /pause"] = told(429, _cooldown(seconds))
+    waited: list[float] = []
+    with pytest.raises(ApiError):
+        Client(control_api.runtime_file(), sleep=waited.append).post("/pause")
+    assert waited == []
+
+
+def test_a_cooldown_that_does_not_end_is_told(control_api: Any, told: Any) -> None:
+    control_api.answers["POST /pause"] = told(429, _cooldown(1))
+    waited: list[float] = []
+    with pytest.raises(ApiError, match="a moment ago"):
+        Client(control_api.runtime_file(), sleep=waited.append).post("/pause")
+    assert waited == [1.0]
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'"text"', b"[" * 100_000, b"\xff"])
 def test_an_error_that_is_not_ours_is_told_by_its_status(control_api: Any, told: Any, body: bytes) -> None:
     control_api.answers["GET /status"] = told(500, body)

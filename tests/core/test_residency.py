@@ -2,7 +2,7 @@
 
 from tray_valet.core.config import GroupMode, GroupSettings, ModelsSettings
 from tray_valet.core.models import ModelRef
-from tray_valet.core.residency import Resident, to_unload_for
+from tray_valet.core.residency import Resident, has_to_wait, to_unload_for
 
 
 def ref(name: str) -> ModelRef:
@@ -48,3 +48,27 @@ def test_a_pinned_model_stays_whoever_comes() -> None:
     )
     assert to_unload_for(ref("b"), [resident("a")], settings) == ()
     assert to_unload_for(ref("c"), [resident("a")], settings) == ()
+
+
+def test_a_load_waits_while_as_many_as_there_may_be_are_busy_or_on_their_way() -> None:
+    settings = ModelsSettings(max_concurrent=2)
+    busy = [resident("a", busy=True)]
+    assert not has_to_wait(ref("c"), busy, (), settings)
+    assert has_to_wait(ref("c"), busy, (ref("b"),), settings)
+    assert has_to_wait(ref("c"), [*busy, resident("b", busy=True)], (), settings)
+    assert not has_to_wait(ref("a"), [*busy, resident("b", busy=True)], (ref("a"),), settings), (
+        "its own place"
+    )
+    assert not has_to_wait(ref("b"), busy, (ref("b"),), settings)
+
+
+def test_a_load_waits_for_one_on_its_way_that_its_group_excludes() -> None:
+    settings = ModelsSettings(groups={"big": group(GroupMode.SWAP, "a", "b")})
+    assert has_to_wait(ref("a"), [], (ref("b"),), settings)
+    assert not has_to_wait(ref("c"), [], (ref("b"),), settings)
+
+
+def test_nobody_waits_for_pinned_models_which_never_leave() -> None:
+    settings = ModelsSettings(max_concurrent=1, groups={"p": group(GroupMode.PINNED, "a")})
+    assert not has_to_wait(ref("c"), [resident("a", busy=True)], (), settings)
+    assert has_to_wait(ref("c"), [resident("a")], (ref("b"),), settings)

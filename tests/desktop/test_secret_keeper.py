@@ -67,9 +67,27 @@ def test_what_is_kept_is_found_by_those_who_need_it(tmp_path: Path) -> None:
     assert secrets.get("a") == "one"
 
 
-def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "secrets.json").write_text("{")
+def test_a_damaged_file_is_put_aside_and_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"other": "precious",')
     keeper = SecretKeeper(tmp_path / "secrets.json")
     assert keeper.read("a") is None
     keeper.keep("a", "one")
     assert keeper.read("a") == "one"
+    assert (tmp_path / "secrets.json.damaged").read_text() == '{"other": "precious",'
+
+
+def test_what_a_killed_writer_left_is_removed_with_the_next_key(tmp_path: Path) -> None:
+    left = tmp_path / ".secrets.json.4242-0badcafe.tmp"
+    left.write_text('{"a": "forgotten long ago"}')
+    SecretKeeper(tmp_path / "secrets.json").keep("a", "one")
+    assert [file.name for file in tmp_path.iterdir() if "forgotten" in file.read_text()] == []
+
+
+def test_a_key_that_the_keyring_has_now_leaves_no_copy_in_the_file(tmp_path: Path) -> None:
+    keeper = SecretKeeper(tmp_path / "secrets.json")
+    keeper.keep("a", "old")
+    keeper.keep("b", "stays")
+    keyring.set_keyring(_InMemory())
+    keeper.keep("a", "new")
+    assert keeper.read("a") == "new"
+    assert json.loads((tmp_path / "secrets.json").read_text()) == {"b": "stays"}

@@ -38,7 +38,9 @@ def catalog_of(house: House) -> Catalog:
     return Catalog(house.fleet, house.loader, lambda: house.settings, house.clock)
 
 
-async def test_who_is_called_exactly_so_comes_before_who_is_called_so_with_latest(house_of: MakeHouse) -> None:
+async def test_who_is_called_exactly_so_comes_before_who_is_called_so_with_latest(
+    house_of: MakeHouse,
+) -> None:
     house = house_of(Tagging("first", ("llama3:latest", "llama3:8b")), FakeProvider("second", ("llama3",)))
     async with house.running():
         await house.fleet.installed()
@@ -64,7 +66,9 @@ async def test_without_such_a_namesake_a_bare_name_means_latest(house_of: MakeHo
 async def test_provider_slash_model_means_that_provider_even_if_another_has_a_model_of_that_name(
     house_of: MakeHouse,
 ) -> None:
-    house = house_of(FakeProvider("reseller", ("openai/gpt", "openai/only")), FakeProvider("openai", ("gpt",)))
+    house = house_of(
+        FakeProvider("reseller", ("openai/gpt", "openai/only")), FakeProvider("openai", ("gpt",))
+    )
     async with house.running():
         await house.fleet.installed()
         assert str(house.fleet.find("openai/gpt")) == "openai/gpt"

@@ -1,13 +1,15 @@
 """The connection to the running valet: where it is, and one request at a time to its control API.
 
-Decides: whether a valet runs (the runtime file, and the process it names), and which error an answer is.
-Must not: print, retry, or start a valet. Standard library only, because a command should answer at once.
+Decides: whether a valet runs (the runtime file, and the process it names), which error an answer is, and
+that a command given too soon after the same one waits out those seconds. Must not: print, try anything else
+again, or start a valet. Standard library only, because a command should answer at once.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from tray_valet.commands.failures import ApiError, CommandError, NoValet
+from tray_valet.core.errors import ErrorCode
 from tray_valet.core.processes import ProcessIdentity
 
 READ_TIMEOUT_S = 15.0
 # A pause is bounded by the valet itself (drain, kill, confirm: about 20 s by default, settable).
 PAUSE_TIMEOUT_S = 180.0
 LOAD_TIMEOUT_S = 3600.0  # a model of 100 GB from a slow disk
+_LONGEST_COOLDOWN_S = 5.0
 _ANSWER_LIMIT_BYTES = 64 * 2**20
 _RUNTIME_FILE_LIMIT_BYTES = 65536
 
@@ -71,9 +75,16 @@ def find_valet(path: Path, is_alive: IsAlive) -> RuntimeFile:
 class Client:
     """Requests to one valet's control API. Every method raises ApiError, NoValet or CommandError."""
 
-    def __init__(self, valet: RuntimeFile, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        valet: RuntimeFile,
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.valet = valet
         self._read_timeout_s = read_timeout_s
+        self._sleep = sleep
         address = urlsplit(valet.control.url)
         self._host = address.hostname or "127.0.0.1"
         self._port = address.port or 80
@@ -90,7 +101,17 @@ class Client:
         timeout_s: float = READ_TIMEOUT_S,
         **query: Any,
     ) -> Any:
-        """POST a JSON object, or nothing; waits `timeout_s` for the answer and returns its JSON."""
+        """POST a JSON object, or nothing; waits `timeout_s` for the answer and returns its JSON.
+
+        A cooldown of up to 5 s is waited out once: `pause` twice in a script is no stuck key.
+        """
+        try:
+            return self._exchange("POST", path, body=body, timeout_s=timeout_s, query=query)
+        except ApiError as error:
+            wait_s = _cooldown_left_s(error)
+            if wait_s is None:
+                raise
+        self._sleep(wait_s)
         return self._exchange("POST", path, body=body, timeout_s=timeout_s, query=query)
 
     def delete(self, path: str, *, timeout_s: float = READ_TIMEOUT_S, **query: Any) -> Any:
@@ -136,6 +157,15 @@ class Client:
             ) from None
         finally:
             connection.close()
+
+
+def _cooldown_left_s(error: ApiError) -> float | None:
+    """Seconds until the same command is taken again; None if that is not what was wrong."""
+    left_s = error.error.get("retry_after_seconds")
+    is_cooldown = error.status == 429 and error.error.get("code") == ErrorCode.COOLDOWN
+    if not is_cooldown or not isinstance(left_s, int | float):
+        return None
+    return float(left_s) if 0 <= left_s <= _LONGEST_COOLDOWN_S else None
 
 
 def decode_answer(status: int, payload: bytes) -> Any:

@@ -39,6 +39,25 @@ def to_unload_for(
     return (*leaving, *(r.ref for r in free[: max(0, surplus)]))
 
 
+def has_to_wait(
+    wanted: ModelRef,
+    residents: Sequence[Resident],
+    on_their_way: Collection[ModelRef],
+    settings: ModelsSettings,
+) -> bool:
+    """Whether `wanted` waits for its place, once those that could leave have left.
+
+    It does while a model is being loaded that its group excludes, and while as many models as there may be
+    are busy or being loaded. Pinned ones are not waited for: they never leave.
+    """
+    coming = [ref for ref in on_their_way if ref != wanted]
+    if any(_excludes(wanted, ref, settings) for ref in coming):
+        return True
+    others = {*coming, *(r.ref for r in residents if r.ref != wanted)}
+    is_full = len(others) >= settings.max_concurrent
+    return is_full and not all(is_pinned(ref, settings) for ref in others)
+
+
 def _excludes(wanted: ModelRef, other: ModelRef, settings: ModelsSettings) -> bool:
     for group in settings.groups.values():
         has_wanted, has_other = _is_in(wanted, group.models), _is_in(other, group.models)

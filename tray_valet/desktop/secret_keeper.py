@@ -31,16 +31,36 @@ class SecretKeeper:
 
     def keep(self, name: str, secret: str) -> None:
         """Put a key under that name, over the one that is there. Raises OSError."""
-        if not _in_time(lambda: _into_keyring(name, secret)):
-            with locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S):
-                self._write({**self._stored(), name: secret})
+        if _in_time(lambda: _into_keyring(name, secret)):
+            self._drop(name)  # an older one, from when there was no keyring, is not left readable
+            return
+        with self._locked():
+            self._put_aside_if_damaged()
+            self._write({**self._stored(), name: secret})
 
     def forget(self, name: str) -> None:
         """Take a key away, wherever it is; one that is nowhere: fine. Raises OSError."""
         _in_time(lambda: _out_of_keyring(name))
+        self._drop(name)
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S)
+
+    def _drop(self, name: str) -> None:
         if name in self._stored():
-            with locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S):
+            with self._locked():
                 self._write({other: key for other, key in self._stored().items() if other != name})
+
+    def _put_aside_if_damaged(self) -> None:
+        """A file that cannot be read may still hold keys that a person can find in it."""
+        try:
+            is_whole = isinstance(json.loads(self._file.read_bytes()), dict)
+        except FileNotFoundError:
+            return
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            os.replace(self._file, self._file.with_name(f"{self._file.name}.damaged"))
 
     def _stored(self) -> dict[str, str]:
         try:
@@ -52,6 +72,9 @@ class SecretKeeper:
         return {name: value for name, value in stored.items() if isinstance(value, str)}
 
     def _write(self, stored: dict[str, str]) -> None:
+        """Replace the file, the lock held: an unfinished one is then a killed writer's, and holds keys."""
+        for leftover in self._file.parent.glob(f".{self._file.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
         temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -16,18 +16,21 @@ from tray_valet.core.config import ModelsSettings
 from tray_valet.core.errors import LoadFailed, ValetError, VramExhausted
 from tray_valet.core.models import ConditionType, Demand, LoadedModel, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
-from tray_valet.core.residency import Resident, to_unload_for
+from tray_valet.core.residency import Resident, has_to_wait, to_unload_for
 from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.revival import Revival
 
 _LOG = logging.getLogger(__name__)
 _UNLOAD_WAIT_S = 10.0
+_PLACE_WAIT_S = 120.0  # how long a load waits until busy models are not
+_PLACE_LOOK_S = 0.1
 
 
 class Loader:
     """Single-flight loads. `is_busy` tells whether requests are in flight on a model; `closed_by(demand)`
-    is the gate: no load begins while it is closed, whoever asks.
+    is the gate: no load begins while it is closed, whoever asks. `is_wanted` tells whether requests wait
+    for a model: it does not leave only because it is idle for this moment.
 
     `revival` (trouble with models) and `fit` (room for them) may be set once they are there; without them
     every load is tried."""
@@ -40,6 +43,7 @@ class Loader:
         settings: Callable[[], ModelsSettings],
         is_busy: Callable[[ModelRef], bool],
         closed_by: Callable[[Demand], ValetError | None],
+        is_wanted: Callable[[ModelRef], bool] = lambda ref: False,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
@@ -47,6 +51,8 @@ class Loader:
         self._settings = settings
         self._is_busy = is_busy
         self._closed_by = closed_by
+        self._is_wanted = is_wanted
+        self._on_their_way: set[ModelRef] = set()  # loads that have their place
         self._loads: dict[ModelRef, asyncio.Task[LoadedModel]] = {}
         self._stopped_by: dict[ModelRef, ValetError] = {}
         self._unloading: set[ModelRef] = set()
@@ -239,6 +245,7 @@ class Loader:
     def _note_end(self, ref: ModelRef, ended: asyncio.Task[LoadedModel]) -> None:
         if self._loads.get(ref) is ended:
             del self._loads[ref]
+            self._on_their_way.discard(ref)
         # Whoever waited may have left; what is foreseen was noted, and is not asyncio's to complain about.
         error = None if ended.cancelled() else ended.exception()
         if error is not None and not isinstance(error, ValetError):
@@ -262,9 +269,24 @@ class Loader:
             self._record(ev.LoadRefused(model=ref.model, message=str(error)))
 
     async def _make_room(self, wanted: ModelRef) -> None:
-        """Unload what groups and `max_concurrent` say."""
-        for ref in to_unload_for(wanted, self._residents(), self._settings()):
-            await self._set_aside(ref)
+        """Take a place: unload what groups and `max_concurrent` say, and wait for what is busy.
+
+        Raises LoadFailed where no place comes free for long.
+        """
+        ends_s = self._clock.monotonic_s() + _PLACE_WAIT_S
+        while True:
+            for ref in to_unload_for(wanted, self._residents(), self._settings()):
+                await self._set_aside(ref)
+            if not has_to_wait(wanted, self._residents(), self._on_their_way, self._settings()):
+                self._on_their_way.add(wanted)
+                return
+            if self._clock.monotonic_s() > ends_s:
+                raise LoadFailed(
+                    f"{wanted.model} found no place: as many models as may be loaded at once are busy.",
+                    remedy="Ask again later, or raise models.max_concurrent.",
+                    was_ended=True,
+                )
+            await asyncio.sleep(_PLACE_LOOK_S)
 
     async def _make_it_fit(self, slot: Slot, wanted: ModelRef, request: LoadRequest) -> None:
         """Unload what nobody uses until the model fits. Raises VramExhausted; then nothing was unloaded."""
@@ -287,7 +309,7 @@ class Loader:
             Resident(
                 ref=(ref := ModelRef(slot.name, model.name)),
                 last_used_s=self._last_used_s.get(ref, 0.0),
-                is_busy=self._is_busy(ref) or ref in self._loads,
+                is_busy=self._is_busy(ref) or ref in self._loads or self._is_wanted(ref),
             )
             for slot, model in self._fleet.residents()
             if slot.provider.can_unload

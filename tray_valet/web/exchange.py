@@ -165,8 +165,9 @@ class Exchange:
         is_stream = framing is not None
         # The head waits for the first byte: until then another candidate may answer.
         chunk = response.take() or await self._next(response)
-        self._check_early_head(framing, chunk)
         delivery, tail = self._delivery, self._tail
+        if framing is None and delivery.status:
+            raise self._no_stream(chunk)
         await delivery.begin(response.status, self._headers(response, is_stream=is_stream), framing)
         while chunk is not None:
             tail.add(chunk, is_stream=is_stream)
@@ -177,11 +178,10 @@ class Exchange:
             chunk = response.take() or await self._next(response)
         await delivery.finish()
 
-    def _check_early_head(self, framing: Framing | None, chunk: bytes | None) -> None:
+    def _no_stream(self, chunk: bytes | None) -> UpstreamFailed:
         """A client that was promised events must not get something else."""
-        if self._delivery.is_started and framing is None:
-            shown = (chunk or b"")[:_PREVIEW_BYTES].decode(errors="replace")
-            raise UpstreamFailed(f"{self._lease.ref.provider} did not stream its answer: {shown}")
+        shown = (chunk or b"")[:_PREVIEW_BYTES].decode(errors="replace")
+        return UpstreamFailed(f"{self._lease.ref.provider} did not stream its answer: {shown}")
 
     async def _put_together(self, response: UpstreamResponse, question: Question) -> None:
         """A whole answer from a stream that only we asked for."""

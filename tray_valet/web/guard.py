@@ -78,29 +78,9 @@ class Guard:
         length = declared_length(head)
         if length is not None and length > policy.max_body_bytes:
             raise too_large(policy.max_body_bytes)
-        body = await self._body_of_admitted(scope, receive, head, policy, answering)
-        if body and head.method in WRITES:
-            check_json(head, policy)
-        if self._in_flight > policy.max_in_flight:
-            raise HttpError(
-                503,
-                ErrorType.UNAVAILABLE,
-                EdgeCode.OVERLOADED,
-                "Too many requests are open at once. Try again in a moment.",
-                headers=((b"retry-after", b"1"),),
-            )
-        await self._app(scope, replay(body, receive), answering.send)
-
-    async def _body_of_admitted(
-        self, scope: Scope, receive: Receive, head: RequestHead, policy: GuardPolicy, answering: Answering
-    ) -> bytes:
-        """Size first, then key; a caller without a key gets its body counted but not stored."""
-        refusal: HttpError | None = None
+        # Size first, then key; a caller without a key gets its body counted but not stored.
+        refusal = self._admit(scope, head)
         holder: BodyHolder | None = scope.pop(BODY_KEY, None)
-        try:
-            scope[CLIENT_KEY] = self._keys.admit(head)
-        except HttpError as error:
-            refusal = error
         body = holder.whole_body() if holder is not None else None
         if body is None:
             body = await read_body(
@@ -115,4 +95,26 @@ class Guard:
         answering.has_body_left = False
         if refusal is not None:
             raise refusal
-        return body
+        if body and head.method in WRITES:
+            check_json(head, policy)
+        if self._in_flight > policy.max_in_flight:
+            raise _overloaded()
+        await self._app(scope, replay(body, receive), answering.send)
+
+    def _admit(self, scope: Scope, head: RequestHead) -> HttpError | None:
+        """Note the caller's name; the refusal of one that has no key."""
+        try:
+            scope[CLIENT_KEY] = self._keys.admit(head)
+        except HttpError as error:
+            return error
+        return None
+
+
+def _overloaded() -> HttpError:
+    return HttpError(
+        503,
+        ErrorType.UNAVAILABLE,
+        EdgeCode.OVERLOADED,
+        "Too many requests are open at once. Try again in a moment.",
+        headers=((b"retry-after", b"1"),),
+    )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tray_valet.web.answer_cycle import AnswerCycle
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
@@ -23,6 +25,7 @@ HEAD_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 1024
 _HEAD_END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_SHORT_BYTES = 256  # clients ask for the same few targets over and over
 _MASK = b"x-mask-"  # as long as `upgrade`
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
@@ -35,7 +38,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
     """
 
     cycle: AnswerCycle
-    _head_bytes = 0
+    _fed_bytes = 0  # since the head began: no less than what has come of it
     _due_s: float | None = None  # when (loop time) the connection ends unless something happens
     _timer: asyncio.TimerHandle | None = None
     _has_begun = False  # a head has, and is not whole
@@ -83,33 +86,25 @@ class ValetHttpProtocol(HttpToolsProtocol):
         """Feed the parser, and say in JSON what is wrong with a head that it refuses."""
         if self._is_refused:
             return  # the answer is on its way; what still comes in is not a request
+        was_in_head = self._has_begun
+        self._fed_bytes = self._fed_bytes + len(data) if was_in_head else len(data)
         try:
-            super().data_received(self._without_upgrade(data) if self._is_in_head else data)
+            self.parser.feed_data(self._without_upgrade(data) if self._is_in_head else data)
+        except httptools.HttpParserUpgrade:
+            pass  # there is nothing here to change to
         except (httptools.HttpParserError, ValueError):
             self.send_400_response("The request is malformed.")
-        if self._has_begun and not self._is_head_timed:  # most heads are whole by now
-            self._is_head_timed = True
-            self._end_in(HEAD_TIMEOUT_S)
+        if self._has_begun:  # most heads are whole by now
+            self._await_head(has_just_begun=not was_in_head)
 
     def on_message_begin(self) -> None:
         """A new head begins."""
         super().on_message_begin()
         self.scope[GONE_KEY] = self.when_gone  # type: ignore[literal-required]
-        self._head_bytes = 0
         self._has_begun, self._is_head_timed = True, False
-
-    def on_url(self, url: bytes) -> None:
-        """Collect the request target."""
-        self._head_bytes += len(url)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
-        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header, as uvicorn does."""
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -117,14 +112,37 @@ class ValetHttpProtocol(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Start the request, if its target is a path of ours."""
+        """Start the request, if its target is a path of ours; after the one that is being answered."""
         self._has_begun = self._is_in_head = False
         self._due_s = None
+        if self._fed_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
+            self._refuse_head()
+            raise ValueError("head too large")
         self._reconcile_target()
-        super().on_headers_complete()
-        cycle = self.cycle
-        cycle.__class__ = AnswerCycle  # uvicorn makes it by a name of its own
-        self.scope[BODY_KEY] = cycle  # type: ignore[literal-required]
+        scope, parser = self.scope, self.parser
+        version = scope["http_version"] = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["path"], scope["raw_path"], scope["query_string"] = _taken_apart(self.url)
+        earlier = self.cycle
+        cycle = self.cycle = AnswerCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        scope[BODY_KEY] = cycle  # type: ignore[literal-required]
+        if earlier is None or earlier.response_complete:
+            self._begin(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body; read no more for now where nobody has asked for that much."""
@@ -144,9 +162,14 @@ class ValetHttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._begin(self.pipeline.pop()[0])
         elif not self._has_begun:
             self._end_in(self.timeout_keep_alive)
+
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        task = self.loop.create_task(cycle.run_asgi(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in JSON like everything else."""
@@ -180,9 +203,22 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if [value.strip().lower() for name, value in self.headers if name == b"host"] != [rest.lower()]:
             self.headers.append((b"host", rest))
 
-    def _refuse_head(self) -> NoReturn:
+    def _head_bytes(self) -> int:
+        """What has come of the head, save a line that is not whole."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse_head(self) -> None:
         self._refuse(431, f"The request's head is larger than {MAX_HEAD_BYTES} bytes.")
-        raise ValueError("head too large")
+
+    def _await_head(self, *, has_just_begun: bool) -> None:
+        """A head goes on in what comes next, and only the head: nothing may follow it yet."""
+        if has_just_begun:
+            self._fed_bytes = self._head_bytes()  # other requests came in before it
+        if not self._is_head_timed:
+            self._is_head_timed = True
+            self._end_in(HEAD_TIMEOUT_S)
+        if self._fed_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def _end_in(self, seconds: float) -> None:
         """Have the connection end after that time, unless a whole head comes in."""
@@ -231,6 +267,19 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(0.5, self._give_up)
+
+
+def _taken_apart(url: bytes) -> tuple[str, bytes, bytes]:
+    """A request target's path, that as it came, and its query. Raises HttpParserInvalidURLError."""
+    return _known_target(url) if len(url) <= _SHORT_BYTES else _known_target.__wrapped__(url)
+
+
+@lru_cache(maxsize=128)
+def _known_target(url: bytes) -> tuple[str, bytes, bytes]:
+    parsed = httptools.parse_url(url)
+    raw: bytes = parsed.path
+    path = raw.decode("ascii")
+    return unquote(path) if "%" in path else path, raw, parsed.query or b""
 
 
 def protocol_class() -> type[Any]:

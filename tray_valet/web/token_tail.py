@@ -12,9 +12,13 @@ _KEPT_BYTES = 8 * 1024
 _USAGE = b'"usage"'
 _MARKS = (b'"prompt_eval_count"', b'"eval_count"', b'"timings"')
 # A quotation mark inside a JSON text has a backslash before it, so that no text can look like these.
-_PROMPT = (b'"prompt_tokens"', b'"input_tokens"', b'"prompt_eval_count"', b'"prompt_n"')
-_COMPLETION = (b'"completion_tokens"', b'"output_tokens"', b'"eval_count"', b'"predicted_n"')
-_NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
+_PROMPT, _COMPLETION = (
+    tuple(re.compile(rb'"%b"\s*:\s*(\d{1,12})' % name) for name in names)
+    for names in (
+        (b"prompt_tokens", b"input_tokens", b"prompt_eval_count", b"prompt_n"),
+        (b"completion_tokens", b"output_tokens", b"eval_count", b"predicted_n"),
+    )
+)
 _FRAMES = (b"data: [DONE]", b"message_stop", b"response.completed")
 
 
@@ -44,7 +48,10 @@ class TokenTail:
 
     def tokens(self) -> tuple[int | None, int | None]:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
-        tail = b"".join(self._pieces)[-_KEPT_BYTES:]
+        pieces = self._pieces
+        tail = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(tail) > _KEPT_BYTES:
+            tail = tail[-_KEPT_BYTES:]
         place = _place_of_figures(tail)
         prompt = _figure(_PROMPT, tail, place)
         completion = _figure(_COMPLETION, tail, place)
@@ -63,13 +70,10 @@ def _place_of_figures(text: bytes) -> int:
     return min((place for mark in _MARKS if (place := text.rfind(mark)) >= 0), default=-1)
 
 
-def _figure(names: tuple[bytes, ...], text: bytes, place: int) -> int | None:
-    """The last figure behind that place that has the first of these names."""
-    if place < 0:
-        return None
-    for name in names:
-        at = len(text)
-        while (at := text.rfind(name, place, at)) >= 0:
-            if found := _NUMBER.match(text, at + len(name)):
+def _figure(patterns: tuple[re.Pattern[bytes], ...], text: bytes, place: int) -> int | None:
+    """The figure behind that place that has the first of these names."""
+    if place >= 0:
+        for pattern in patterns:
+            if found := pattern.search(text, place):
                 return int(found[1])
     return None
