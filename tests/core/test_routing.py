@@ -199,7 +199,7 @@ ONE, TWO, THREE = ModelRef("one", "m"), ModelRef("two", "m"), ModelRef("three", 
         ((Load(is_down=True), Load(is_down=True), Load(is_down=True)), "one two three"),
     ],
 )
-def test_of_a_pool_the_least_loaded_goes_first(loads: tuple[Load, ...], order: str) -> None:
+def test_c13_of_a_pool_the_least_loaded_goes_first(loads: tuple[Load, ...], order: str) -> None:
     known = dict(zip((ONE, TWO, THREE), loads, strict=True))
     plan = Plan(steps=(Step(members=(ONE, TWO, THREE), is_pool=True), Step(members=(TWO,))))
     found = candidates_of(plan, known.__getitem__)

@@ -75,7 +75,7 @@ class ProviderContract:
         assert is_idle(await provider.observe())
         assert await provider.runners() == ()
 
-    async def test_installed_names_every_model_in_its_canonical_spelling(
+    async def test_c4_installed_names_every_model_in_its_canonical_spelling(
         self, provider: Provider, model_names: tuple[str, str], slow_model: str
     ) -> None:
         installed = {model.name for model in await provider.installed()}

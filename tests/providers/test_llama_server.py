@@ -17,7 +17,7 @@ from tests.providers.provider_contract import ProviderContract, chat, is_idle, o
 from tray_valet.core.config_providers import LlamaServerModelSettings, LlamaServerSettings
 from tray_valet.core.engines import Engine
 from tray_valet.core.errors import EngineMissing, InvalidValue, LoadFailed, UnknownModel
-from tray_valet.core.models import LoadRequest
+from tray_valet.core.models import ConditionType, LoadRequest
 from tray_valet.core.ports import ProcessTable
 from tray_valet.core.processes import ProcessIdentity
 from tray_valet.desktop.child_tie import system_child_tie
@@ -127,6 +127,24 @@ class TestLlamaServerProvider(ProviderContract):
     @pytest.fixture
     def slow_model(self) -> str:
         return "slow"
+
+
+async def test_c3_a_model_whose_file_is_missing_is_told_and_hides_no_other(
+    make_provider: MakeProvider, tiny_model: Path, tmp_path: Path
+) -> None:
+    paths = {"one": tiny_model, "lost": tmp_path / "moved.gguf", "lost too": tmp_path / "moved.gguf"}
+    models = {name: LlamaServerModelSettings(model_path=str(path)) for name, path in paths.items()}
+    provider = make_provider(settings=LlamaServerSettings(first_port=18_085, models=models))
+    seen = await provider.observe()
+    assert set(seen.unloadable) == {"lost", "lost too"}
+    assert str(paths["lost"]) in seen.unloadable["lost"]
+    assert "1 more" in seen.problems[ConditionType.FILE_MISSING]
+    assert [model.name for model in await provider.installed()] == ["one"]
+    assert (await provider.load(LoadRequest(model="one"))).name == "one"
+    paths["lost"].symlink_to(tiny_model)
+    assert len(await provider.installed()) == 3
+    seen = await provider.observe()
+    assert (seen.problems, seen.unloadable) == ({}, {})
 
 
 async def test_a_loaded_model_answers_with_its_sentence(provider: LlamaServerProvider) -> None:

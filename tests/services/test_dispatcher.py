@@ -269,7 +269,7 @@ async def test_a_candidate_without_the_path_is_skipped_and_501_names_what_there_
 # -- pools -----------------------------------------------------------------------------------------------
 
 
-async def test_a_pool_is_served_by_the_least_loaded(
+async def test_c13_a_pool_is_served_by_the_least_loaded(
     house: House, provider: FakeProvider, other: FakeProvider
 ) -> None:
     provider.slots = other.slots = 2

@@ -247,7 +247,7 @@ async def test_downloads_pause_during_a_game_and_go_on_after_it(tmp_path: Path) 
         await bench.reaches(during.id, DownloadState.DONE)
 
 
-async def test_a_full_disk_is_said_with_the_volume_before_anything_is_fetched(tmp_path: Path) -> None:
+async def test_v24_a_full_disk_is_said_with_the_volume_before_anything_is_fetched(tmp_path: Path) -> None:
     provider = Fetcher()
     async with Bench(tmp_path, provider).running() as bench:
         bench.free_bytes = 5120 * MIB - 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.services.house import FakeProvider, House
 from tray_valet.core.config import EvictionSettings
+from tray_valet.core.errors import UnknownModel
+from tray_valet.core.models import Observation
 from tray_valet.providers.ollama_names import canonical_name
 from tray_valet.services.catalog import Catalog
 
@@ -94,3 +97,23 @@ async def test_every_listed_name_means_the_model_that_it_is_listed_for(
         assert len(entries) == sum(len(models) for _, models in providers)
         for entry in entries:
             assert house.fleet.find(entry.name) == entry.ref, entry.name
+
+
+class Misplaced(FakeProvider):
+    """One whose settings name a file that is not there."""
+
+    async def observe(self) -> Observation:
+        seen = await super().observe()
+        why = "lost cannot be loaded: there is no readable file /models/lost.gguf."
+        return msgspec.structs.replace(seen, unloadable={"lost": why})
+
+
+async def test_who_asks_for_a_model_whose_file_is_missing_is_told_so(house_of: MakeHouse) -> None:
+    house = house_of(FakeProvider("first", ("last",)), Misplaced("second", ()))
+    async with house.running():
+        await house.fleet.refresh()
+        for name, provider in (("lost", None), ("second/lost", None), ("lost", "second")):
+            with pytest.raises(UnknownModel, match=r"/models/lost\.gguf.*providers\.second"):
+                await house.fleet.resolve(name, provider)
+        for name, provider in (("first/lost", None), ("lost", "first"), ("lose", None)):
+            assert "lost.gguf" not in str(house.fleet.unknown(name, provider))

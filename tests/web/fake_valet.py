@@ -88,6 +88,7 @@ class FakeLease:
         self.overrides: Overrides | None = None
         self.reason = "“" + str(ref) + "” is loaded"
         self.has_next = False
+        self.failed: dict[ModelRef, ValetError] = {}
         self.queue_s = 0.0
         self.load_s = 0.0
         self.revoked_by: ValetError | None = None

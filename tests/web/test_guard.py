@@ -246,6 +246,21 @@ async def test_origins_of_the_settings_may_read_and_command_and_get_cors_headers
         assert (await site.call("POST", "/pause", headers={**page})).status == 200
 
 
+async def test_a_page_of_an_allowed_origin_may_send_the_headers_that_its_client_brings() -> None:
+    valet = FakeValet(settings=_settings(cors_origins=["https://dash.example"]))
+    ask = {"Origin": "https://dash.example", "Access-Control-Request-Method": "POST"}
+    theirs = "anthropic-version,authorization,content-type,x-stainless-os,x-stainless-retry-count"
+    async with control_site(valet) as site:
+        for wished, allowed in (
+            (theirs, theirs),
+            (None, "content-type, authorization, x-api-key, x-request-priority"),
+            ("a\xff: b", "content-type, authorization, x-api-key, x-request-priority"),
+        ):
+            headers = {**ask, "Access-Control-Request-Headers": wished}
+            reply = await site.call("OPTIONS", "/pause", headers=headers)
+            assert (reply.status, reply.headers["access-control-allow-headers"]) == (204, allowed)
+
+
 async def test_a_preflight_of_another_origin_gets_nothing() -> None:
     ask = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     async with control_site() as site:

@@ -101,7 +101,6 @@ async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
     assert body == event
 
 
-@pytest.mark.xfail(strict=True, reason="create_server listens again, with 100")
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="select() takes too few sockets")
 async def test_a_crowd_that_comes_in_one_moment_finds_the_door_open() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None: ...

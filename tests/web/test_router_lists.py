@@ -20,8 +20,8 @@ CATALOG = tuple(
         is_alias=name != model,
     )
     for name, provider, model in (
-        ("assistant", "local", "gone"),
-        ("assistent-2", "local", "assistent-2"),
+        ("assistant", "local", "a/assistant"),
+        ("assist-2", "local", "assist-2"),
         ("llama3:latest", "ollama", "llama3:latest"),
     )
 )
@@ -31,7 +31,7 @@ CATALOG = tuple(
     ("asked", "meant"),
     [
         ("llama", "Did you mean “llama3:latest”?"),
-        ("assistant", "Did you mean “assistent-2”?"),  # an alias with no model behind it: not itself
+        ("assistant", "Did you mean “assist-2”?"),  # an alias with no model behind it: not itself
         ("qwen", "GET /v1/models lists what there is."),
     ],
 )

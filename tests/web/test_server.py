@@ -82,13 +82,10 @@ async def test_the_port_is_free_again_after_the_end() -> None:
     await second.stop()
 
 
-async def test_serve_until_ends_when_it_is_told_to() -> None:
-    stop = asyncio.Event()
+async def test_a_server_that_was_stopped_refuses() -> None:
     server = WebServer(_hello, name="control", host="127.0.0.1", port=0)
     await server.start()
-    serving_task = asyncio.create_task(server.serve_until(stop))
-    stop.set()
-    await asyncio.wait_for(serving_task, 5)
+    await server.stop()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
 

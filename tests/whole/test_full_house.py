@@ -61,7 +61,7 @@ def test_a_model_waits_for_the_place_of_one_that_answers(tmp_path: Path, tiny_mo
         "providers": {"local": local(home, tiny_model, {"one": [], "two": []})},
     }
     body = {"model": "one", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-    endless = {**body, "max_tokens": 2000, "ignore_eos": True}
+    endless = {**body, "max_tokens": 500, "ignore_eos": True}
     with ValetProcess(home, settings) as valet, ThreadPoolExecutor(1) as pool:
         with valet.router.stream("POST", "/v1/chat/completions", json=endless) as stream:
             lines = stream.iter_lines()

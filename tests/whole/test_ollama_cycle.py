@@ -182,3 +182,17 @@ def test_a_game_in_mid_restore_stops_the_load_and_nothing_is_lost(
     valet.stop(game)
     valet.wait_state("running")
     until(lambda: set(ollama.loaded()) == {"big:latest", "small:latest"}, "both are back")
+
+
+def test_c2_where_nothing_is_declared_nothing_is_deleted_or_fetched(
+    valet: ValetProcess, ollama: OllamaStandin
+) -> None:
+    ollama.load("big", keep_alive=100)
+    game = valet.play()
+    valet.wait_state("paused")
+    valet.stop(game)
+    valet.wait_state("running")
+    valet.kill()
+    valet.start()
+    until(lambda: len(valet.get("/models")["models"]) == 2, "its models are listed again")
+    assert ollama.calls("/api/delete") == ollama.calls("/api/pull") == []

@@ -144,6 +144,11 @@ class Lease(Protocol):
         ...
 
     @property
+    def failed(self) -> Mapping[ModelRef, ValetError]:
+        """The candidates before this one that could not serve, and why."""
+        ...
+
+    @property
     def queue_s(self) -> float:
         """Seconds that the request waited at the gate and for its turn."""
         ...

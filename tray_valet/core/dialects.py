@@ -87,8 +87,8 @@ OPERATIONS: dict[str, Operation] = {
     )
 }
 
-# What reads the disk only: nothing is loaded for it, and a pause does not hold it up. Programs ask it of every
-# model that they list.
+# What reads the disk only: nothing is loaded for it, and a pause does not hold it up. Programs ask it of
+# every model that they list.
 NEEDS_NO_MODEL = frozenset({OLLAMA_SHOW})
 
 # What each kind of provider has of them; those of a llama-server depend on the model's flags, and it says so

@@ -39,13 +39,14 @@ class ConditionType(StrEnum):
     RELOADED = "reloaded"  # a client loads at the provider directly, past the gate
     LOAD_FAILED = "load_failed"
     GIVEN_UP = "given_up"  # runners that crashed too often are not started again by themselves
+    FILE_MISSING = "file_missing"  # the settings name a model's file that is not there; the others serve
     KEY_MISSING = "key_missing"  # the settings name a key that is nowhere to be found, or it is refused
     MEMORY_STILL_HELD = "memory_still_held"
     BUILT_IN_DEMO = "built_in_demo"  # no LLM software was found: the embedded demo model serves
     ENGINE_MISSING = "engine_missing"
 
 
-TOLD_BY_PROVIDERS = (ConditionType.CANNOT_UNLOAD, ConditionType.KEY_MISSING)
+TOLD_BY_PROVIDERS = (ConditionType.CANNOT_UNLOAD, ConditionType.FILE_MISSING, ConditionType.KEY_MISSING)
 
 
 class Demand(StrEnum):
@@ -115,12 +116,14 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at a provider showed. `loading` names models that are on their way in; `problems` are
-    the conditions that the provider tells of itself, with the sentence for each (remedy included)."""
+    the conditions that the provider tells of itself, with the sentence for each (remedy included);
+    `unloadable`: models that the settings name and that are not there, with why."""
 
     loaded: tuple[LoadedModel, ...] = ()
     loading: tuple[str, ...] = ()
     version: str | None = None
     problems: Mapping[ConditionType, str] = {}
+    unloadable: Mapping[str, str] = {}
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):

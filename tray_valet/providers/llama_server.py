@@ -33,7 +33,7 @@ from tray_valet.core.models import (
 from tray_valet.core.ports import ChildTie, Clock, CpuPriority, ProcessTable
 from tray_valet.core.processes import ProcessIdentity
 from tray_valet.providers import llama_server_yield
-from tray_valet.providers.llama_server_files import ModelFiles
+from tray_valet.providers.llama_server_files import ModelFiles, missing_problem
 from tray_valet.providers.llama_server_memory import ModelMemory
 from tray_valet.providers.llama_server_slot import Slot
 from tray_valet.providers.llama_server_starts import RunnerStarts
@@ -87,6 +87,7 @@ class LlamaServerProvider:
         self._memory = ModelMemory(self._files, vram_multiplier, environ)
         self._priority = priority
         self._is_yielding = False
+        self._missing: dict[str, str] | None = None  # models without a file, as last looked
         self._table = table
         self._clock = clock
         self._default_ttl_s = default_ttl_s
@@ -166,16 +167,22 @@ class LlamaServerProvider:
 
     async def observe(self) -> Observation:
         """What our children hold now. Never unreachable: there is no server when nothing is loaded."""
+        if self._missing is None:
+            self._missing = await self._look_for_files()
+        missing = {model: why for model, why in self._missing.items() if model in self._settings.models}
         resident = [slot for slot in self._slots.values() if slot.is_resident]
         versions = (slot.runner.properties.version for slot in resident if slot.runner)
         return Observation(
             loaded=tuple(map(self._described, resident)),
             loading=tuple(slot.model for slot in self._slots.values() if slot.is_loading),
             version=next(filter(None, versions), None),
+            problems=missing_problem(missing),
+            unloadable=missing,
         )
 
     async def installed(self) -> tuple[InstalledModel, ...]:
         """The configured models whose files are there."""
+        self._missing = await self._look_for_files()
         return await asyncio.to_thread(self._files.installed, self._settings)
 
     async def runners(self) -> tuple[ProcessIdentity, ...]:
@@ -311,6 +318,9 @@ class LlamaServerProvider:
         await self._probe.close()
 
     # -- inside --------------------------------------------------------------------------------------
+
+    async def _look_for_files(self) -> dict[str, str]:
+        return await asyncio.to_thread(self._files.missing, self._settings)
 
     def _definition(self, model: str) -> LlamaServerModelSettings:
         try:

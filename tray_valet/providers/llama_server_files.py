@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tray_valet.core.config_providers import LlamaServerSettings
 from tray_valet.core.errors import LoadFailed
-from tray_valet.core.models import InstalledModel
+from tray_valet.core.models import ConditionType, InstalledModel
 from tray_valet.providers.gguf_header import GgufHeader, NotGgufError, read_header, size_on_disk
 from tray_valet.providers.runner_command import configured_context, is_for_embeddings
 
@@ -50,6 +51,15 @@ class ModelFiles:
         """Describe the configured models whose files are there."""
         described = (self._described(settings, alias) for alias in settings.models)
         return tuple(model for model in described if model is not None)
+
+    def missing(self, settings: LlamaServerSettings) -> dict[str, str]:
+        """Return the configured models whose files are not there, each with a sentence that says so."""
+        paths = {alias: self.path_of(settings, alias) for alias in settings.models}
+        return {
+            alias: f"{alias} cannot be loaded: there is no readable file {path}."
+            for alias, path in paths.items()
+            if not _is_file(path)
+        }
 
     def _described(self, settings: LlamaServerSettings, alias: str) -> InstalledModel | None:
         model, path = settings.models[alias], self.path_of(settings, alias)
@@ -88,6 +98,22 @@ class ModelFiles:
                 _LOG.warning("%s", error)
                 self._headers[key] = GgufHeader()
         return self._headers[key]
+
+
+def missing_problem(missing: Mapping[str, str]) -> dict[ConditionType, str]:
+    """Say the first of what `ModelFiles.missing` found as a condition, and how many more there are."""
+    if not missing:
+        return {}
+    first, more = next(iter(missing.values())), len(missing) - 1
+    others = f" So it is with {more} more." if more else ""
+    return {ConditionType.FILE_MISSING: f"{first}{others} Correct model_path or base_models_path."}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _expanded(path: str) -> str:

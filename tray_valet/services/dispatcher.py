@@ -185,7 +185,7 @@ class Dispatcher:
             if lease is not None:
                 lease.reason = attempt.reason
                 lease.queue_s, lease.load_s = attempt.queued_s + attempt.gated_s, attempt.load_s
-                lease.failed = frozenset(attempt.failed)
+                lease.failed = attempt.failed
                 return lease
 
     def finish(self, lease: ActiveLease) -> None:

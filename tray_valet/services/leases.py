@@ -7,9 +7,9 @@ Must not: admit (the dispatcher does), or know why a lease is revoked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
-from tray_valet.core.commands import Overrides, Wish
+from tray_valet.core.commands import NOTHING_FAILED, Overrides, Wish
 from tray_valet.core.errors import ValetError
 from tray_valet.core.models import ModelRef, Upstream
 from tray_valet.core.routing import Candidate
@@ -44,7 +44,7 @@ class ActiveLease:
         *,
         begun_s: float,
         has_next: Callable[[ActiveLease], bool],
-        failed: Collection[ModelRef] = (),
+        failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED,
     ) -> None:
         self.wish = wish
         self.ref = candidate.ref
@@ -54,7 +54,7 @@ class ActiveLease:
         self.client = wish.client
         self.keep_alive_s = candidate.keep_alive_s
         self.begun_s = begun_s  # monotonic seconds
-        self.failed = failed  # who was asked before
+        self.failed = failed  # who was asked before, and how that failed
         self.queue_s = 0.0
         self.load_s = 0.0
         self.is_counted = True  # False: it needs no model, so it pins none

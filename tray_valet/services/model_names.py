@@ -52,6 +52,13 @@ def unknown(slots: Mapping[str, Slot], name: str, provider: str | None) -> Valet
     named = slots.get(provider or name.partition("/")[0])
     if named is not None and named.is_down:
         return ProviderUnreachable(f"{named.name} does not answer. {named.error}")
+    asked = [slot for slot in slots.values() if provider in (None, slot.name)]
+    for slot in asked:
+        for model, why in (slot.observation.unloadable if slot.observation else {}).items():
+            if name in (model, f"{slot.name}/{model}"):
+                return UnknownModel(
+                    why, remedy=f"Correct providers.{slot.name} in the settings.", param="model"
+                )
     names = [m.name for slot in slots.values() for m in slot.installed]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else ""

@@ -5,6 +5,7 @@ Decides: which headers those are. Must not: decide whether a request is refused.
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import formatdate
 
@@ -24,6 +25,8 @@ _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
 )
 _PAGE_POLICY = b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+_ALLOWED_HEADERS = b"content-type, authorization, x-api-key, x-request-priority"
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _MAY_DIFFER = frozenset({*(name for name, _ in _ALWAYS), b"cache-control", b"content-security-policy"})
 
@@ -112,7 +115,7 @@ class Answering:
         """Tell the browser what pages of an allowed origin may do."""
         headers: _Headers = [
             (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
-            (b"access-control-allow-headers", b"content-type, authorization, x-api-key, x-request-priority"),
+            (b"access-control-allow-headers", _wished(self._head) or _ALLOWED_HEADERS),
             (b"access-control-max-age", b"600"),
         ]
         if self._head.text(b"access-control-request-private-network").lower() == "true":
@@ -147,3 +150,13 @@ def completed(headers: _Headers, date: bytes, *, is_page: bool, origin: str | No
     whole.append((b"access-control-allow-origin", origin.encode("latin-1")))
     whole.append((b"access-control-expose-headers", exposed))
     return whole
+
+
+def _wished(head: RequestHead) -> bytes:
+    """The headers that a page of an allowed origin wants to send; b"" where it does not say.
+
+    All of them: OpenAI's and Anthropic's clients send a dozen of their own (`x-stainless-…`,
+    `anthropic-version`), and the origin is one that the user trusts.
+    """
+    values = head.all(b"access-control-request-headers")
+    return values[0] if len(values) == 1 and _HEADER_NAMES.fullmatch(values[0]) else b""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from tray_valet.core.addresses import as_ip
 from tray_valet.core.errors import AddressInUse
 
-_BACKLOG = 512
+BACKLOG = 512  # connections that may wait to be taken
 _RESOLVE_TIMEOUT_S = 5.0
 _TRIES_FOR_BOTH = 8
 
@@ -79,7 +79,7 @@ def _bound(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
         listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()

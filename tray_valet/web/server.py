@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from tray_valet.core.addresses import as_ip
 from tray_valet.core.errors import AddressInUse
-from tray_valet.web.listening import listen
+from tray_valet.web.listening import BACKLOG, listen
 from tray_valet.web.protocol import protocol_class
 
 _log = logging.getLogger(__name__)
@@ -166,16 +166,10 @@ class WebServer:
             )
             return made
 
-        self._servers = [await loop.create_server(connection, sock=listener) for listener in sockets]
-
-    async def serve_until(self, stop: asyncio.Event, *, grace_s: float = 2.0) -> None:
-        """Start if that is not done yet, serve until `stop` is set (or we are cancelled), end."""
-        if not self._servers:
-            await self.start()
-        try:
-            await stop.wait()
-        finally:
-            await self.stop(grace_s=grace_s)
+        # asyncio listens once more, with a backlog of its own.
+        self._servers = [
+            await loop.create_server(connection, sock=listener, backlog=BACKLOG) for listener in sockets
+        ]
 
     async def stop(self, *, grace_s: float = 2.0) -> None:
         """Refuse new connections, let answers finish for up to `grace_s` seconds, cut the rest."""
