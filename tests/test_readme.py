@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -25,7 +26,7 @@ from tray_valet.core.models import ProviderKind
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.core.watchdog import mermaid_diagram
 from tray_valet.services.clock import SystemClock
-from tray_valet.services.request_log import log_line
+from tray_valet.services.request_log import RequestLog
 from tray_valet.services.settings import SettingsStore
 from tray_valet.web.control_api import ControlApi
 from tray_valet.web.errors import STATUS_OF, EdgeCode
@@ -265,7 +266,7 @@ def test_the_metrics_table_has_exactly_the_families() -> None:
     assert named == [(family.name, family.kind, family.labels) for family in FAMILIES]
 
 
-def test_the_request_logs_line_has_the_fields_of_a_real_one() -> None:
+async def test_the_request_logs_line_has_the_fields_of_a_real_one(tmp_path: Path) -> None:
     (line,) = blocks(section("Monitoring"))
     shown = msgspec.json.decode(line, type=dict[str, Any])
     unset = {"client", "error_code"}  # told in words
@@ -275,7 +276,11 @@ def test_the_request_logs_line_has_the_fields_of_a_real_one() -> None:
     ]
     said = {name: value for name, value in shown.items() if name != "time"}
     record = Exchanged(at=0.0, **(said | {"outcome": Outcome(shown["outcome"])}))
-    assert log_line(record) | {"time": shown["time"]} == shown
+    log = RequestLog(tmp_path / "requests.jsonl")
+    log.note(record)
+    await log.close()
+    written = json.loads((tmp_path / "requests.jsonl").read_text(encoding="utf-8"))
+    assert written | {"time": shown["time"]} == shown
     prose = without_blocks(section("Monitoring"))
     assert {outcome.value for outcome in Outcome} | unset <= set(code_in(prose))
 

@@ -69,11 +69,15 @@ def test_what_is_kept_is_found_by_those_who_need_it(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_put_aside_and_not_lost(tmp_path: Path) -> None:
     (tmp_path / "secrets.json").write_text('{"other": "precious",')
+    (tmp_path / "secrets.json").chmod(0o644)
     keeper = SecretKeeper(tmp_path / "secrets.json")
     assert keeper.read("a") is None
     keeper.keep("a", "one")
     assert keeper.read("a") == "one"
-    assert (tmp_path / "secrets.json.damaged").read_text() == '{"other": "precious",'
+    aside = tmp_path / "secrets.json.damaged"
+    assert aside.read_text() == '{"other": "precious",'
+    if os.name == "posix":
+        assert aside.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_a_killed_writer_left_is_removed_with_the_next_key(tmp_path: Path) -> None:

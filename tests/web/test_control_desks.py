@@ -228,9 +228,13 @@ async def test_a_choice_for_a_game_becomes_a_rule(tmp_path: Path) -> None:
         assert (await site.call("PUT", "/games/nobody", {"action": "off"})).status == 404
         for body in ({}, {"action": "maybe"}, {"action": True}, {"action": "off", "x": 1}):
             assert (await site.call("PUT", "/games/steam:1145360", body)).status == 400
+        refused = await site.call("PUT", "/games/steam:1145360", {"action": "maybe"})
+        assert "on, off, ask" in refused.json["error"]["message"]
 
 
-async def test_c10_a_key_is_stored_and_never_seen_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_c10_a_key_is_stored_and_never_seen_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG):
         async with desks_site(tmp_path / "c.yaml") as (site, desks):
             kept = await site.call("PUT", "/secrets/openai", {"value": SECRET})

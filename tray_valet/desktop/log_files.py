@@ -18,6 +18,7 @@ _MAX_BYTES = 5 * 2**20
 _BACKUPS = 2  # beside the current one: three files in all
 _TAIL_LINES = 200
 _TAIL_BYTES = 512 * 1024
+_LOG = logging.getLogger(__name__)
 _NOISY = ("httpx", "httpcore", "uvicorn", "asyncio", "PIL")
 
 
@@ -38,10 +39,16 @@ class _JsonLines(logging.Formatter):
 
 def start_log(log_file: Path, level: str, *, file: str | None = None, is_verbose: bool = False) -> Path:
     """Send the log to a file (`file` if given, else `log_file`) and to stderr: there only what is wrong,
-    unless `is_verbose`. Returns the file."""
-    path = log_path(log_file, file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_file = RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+    unless `is_verbose`. Returns the file: `log_file` also where `file` cannot be written, which is said."""
+    path = Path(file).expanduser() if file else log_file
+    refusal: OSError | None = None
+    try:
+        to_file = _opened(path)
+    except OSError as error:
+        if path == log_file:
+            raise
+        path, refusal = log_file, error
+        to_file = _opened(log_file)
     to_file.setFormatter(_JsonLines())
     handlers: list[logging.Handler] = [to_file]
     if sys.stderr is not None:  # None: started without a console (pythonw)
@@ -52,12 +59,21 @@ def start_log(log_file: Path, level: str, *, file: str | None = None, is_verbose
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if refusal is not None:
+        why = refusal.strerror or refusal
+        _LOG.warning("log.file: %s cannot be written (%s). The log is in %s instead", file, why, path)
     return path
 
 
+def _opened(path: Path) -> RotatingFileHandler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+
+
 def log_path(log_file: Path, file: str | None) -> Path:
-    """Where the log is: the settings' `log.file`, else `log_file`."""
-    return Path(file).expanduser() if file else log_file
+    """Where the log is to be read: the settings' `log.file`, but `log_file` where only that is there."""
+    path = Path(file).expanduser() if file else log_file
+    return log_file if log_file.is_file() and not path.is_file() else path
 
 
 def log_tail(path: Path) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class SecretKeeper:
         except ValueError:
             is_whole = False
         if not is_whole:
+            os.chmod(self._file, 0o600)
             os.replace(self._file, self._file.with_name(f"{self._file.name}.damaged"))
 
     def _stored(self) -> dict[str, str]:

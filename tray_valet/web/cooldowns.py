@@ -25,7 +25,7 @@ class Cooldowns:
 
     @contextmanager
     def once(self, command: str) -> Iterator[None]:
-        """Give the command in this block. Raises Cooldown if it was given within the last 2 s."""
+        """Give the command in this block. Raises Cooldown if it was given too short a time ago."""
         now_s = self._clock.monotonic_s()
         left_s = self._free_at_s.get(command, 0.0) - now_s
         if left_s > 0:

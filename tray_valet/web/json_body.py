@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from enum import Enum
 from typing import Any, Never, TypeVar
 
 import msgspec
@@ -53,17 +54,28 @@ def decode(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), kind) from None
 
 
-def _invalid(text: str) -> InvalidValue:
+def _invalid(text: str, kind: type[msgspec.Struct]) -> InvalidValue:
     match = _AT.match(text)
     what, path = (match["what"], match["path"]) if match else (text, None)
     named = _UNKNOWN.match(what)
     if named is not None:
         path = f"{path}.{named['name']}" if path else named["name"]
     what = what.replace("`", "").replace("Object missing required field", "The body lacks the field")
-    return InvalidValue(f"{path}: {what}." if path else f"{what}.", param=path)
+    choices = _choices(kind, path)
+    remedy = f"Use one of {', '.join(choices)}." if choices else ""
+    return InvalidValue(f"{path}: {what}." if path else f"{what}.", remedy=remedy, param=path)
+
+
+def _choices(kind: type[msgspec.Struct], path: str | None) -> tuple[str, ...]:
+    """What there is to choose from where a field is an enum; () for any other."""
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    wanted = types.get(path or "")
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return tuple(str(choice.value) for choice in wanted)
+    return ()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
