@@ -117,6 +117,7 @@ class Lifecycle:
             "pressure notices": lambda: self._valet.pressure_notices.run(self._valet.pressure.look_soon),
             "idle": self._valet.idle.run,
             "downloads": self._valet.downloads.run,
+            "declared models": self._valet.declared.run,
             "models folder": self._valet.find_models_folder,
             "residents": self._note_residents,
             "providers": self._valet.providers.run,
@@ -160,6 +161,7 @@ class Lifecycle:
         self._applied = settings
         await self._valet.secrets.warm(secret_names(settings))
         await self._valet.providers.apply(settings)
+        self._valet.declared.settings_changed()
         await self._valet.games.apply_settings()
         await self._valet.find_models_folder()
         await self._valet.autostart.apply(settings.desktop.autostart)

@@ -32,6 +32,7 @@ from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.autostart_wish import AutostartWish
 from tray_valet.services.clock import SystemClock
 from tray_valet.services.cpu_yield import CpuYield
+from tray_valet.services.declared_models import DeclaredModels
 from tray_valet.services.disk_guard import DiskGuard
 from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.download_book import DownloadBook
@@ -260,6 +261,8 @@ class Wiring:
             DiskGuard(self._host.disk, self._own_models_dir),
             lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
         )
+        self.declared = DeclaredModels(self.fleet, self.downloads, lambda: self.settings)
+        self.activity.tell(self.declared.note)
 
     def _build_desks(self) -> Desks:
         """What the control API asks for beside the valet itself."""
@@ -428,6 +431,7 @@ class Wiring:
         self.cpu_yield.look()
         self.fleet_changed.set()
         self.dispatcher.fleet_changed()
+        self.declared.fleet_changed()
         self.watchdog.wake()
         self.pressure.look_soon()
 

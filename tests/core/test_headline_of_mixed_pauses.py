@@ -10,7 +10,7 @@ from tray_valet.core.holds import Cause, GameCause, Hold, HoldKind, PressureCaus
 from tray_valet.core.models import LoadedModel
 from tray_valet.core.snapshot import PauseReport
 from tray_valet.core.watchdog import State
-from tray_valet.core.wording import refusal
+from tray_valet.core.wording import refusal, retry_after_s
 
 GB = 2**30
 
@@ -141,3 +141,34 @@ def test_a_refusal_says_when_the_models_really_come_back(
 )
 def test_a_refusal_after_the_last_hold_still_names_the_cause(ended: Hold, said: str) -> None:
     assert refusal((), 18.0, 20.0, ended=ended).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("holds", "wait_left_s", "ends_in_s", "again_s"),
+    [
+        ((), 0.1, None, 1),
+        ((), 1.2, None, 2),
+        ((), 18.0, None, 18),
+        ((), 3600.0, None, 3600),
+        ((), 1e9, None, 86_400),
+        ((), 0.0, None, 5),  # it does not fit yet: nobody knows
+        ((HADES,), 0.0, None, 5),
+        ((msgspec.structs.replace(HADES, wait_s=30.0),), 0.0, None, 30),
+        ((msgspec.structs.replace(RAM, wait_s=900.0),), 0.0, None, 300),
+        ((BY_HAND,), 0.0, None, 5),
+        ((BY_HAND,), 0.0, 0.2, 1),
+        ((BY_HAND,), 0.0, 42.5, 43),
+        ((BY_HAND,), 0.0, 7200.0, 300),
+    ],
+)
+def test_a_program_is_told_to_ask_again_when_it_can_be_answered(
+    holds: tuple[Hold, ...], wait_left_s: float, ends_in_s: float | None, again_s: int
+) -> None:
+    assert retry_after_s(holds, wait_left_s, ends_in_s) == again_s
+
+
+@pytest.mark.parametrize(("wait_left_s", "said"), [(0.1, "1 s"), (1.2, "2 s"), (17.01, "18 s")])
+def test_both_times_of_a_refusal_agree_while_it_is_counted_down(wait_left_s: float, said: str) -> None:
+    sentence = refusal((), wait_left_s, retry_after_s((), wait_left_s))
+    told = f"The models come back in {said}. Try again in {said}."
+    assert sentence.replace("\u00a0", " ") == told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,30 @@ def test_the_settings_file_by_option_variable_and_default(tmp_path: Path) -> Non
     assert config_file_of(directories, environ) == tmp_path / "seed.json"
     assert config_file_of(directories, {"CONFIG_PATH": ""}) == tmp_path / "config.yaml"
     assert config_file_of(directories, {}, "~/x.yaml") == Path.home() / "x.yaml"
+
+
+_WITHOUT_A_HOME = """
+import pwd, sys
+def nobody(uid): raise KeyError(uid)
+pwd.getpwuid = nobody
+from tray_valet.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows the folders of its users")
+@pytest.mark.parametrize("home", ["", "~/valet"])
+@pytest.mark.parametrize("words", [("serve", "--allow-root"), ("config", "path"), ("status",)])
+def test_a_user_without_a_home_folder_is_told_what_to_set(words: tuple[str, ...], home: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_A_HOME, *words],
+        env={"PATH": os.environ["PATH"], "TRAY_VALET_HOME": home},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (said.returncode, said.stdout) == (1, "")
+    [line] = said.stderr.splitlines()
+    assert line.startswith("tray-valet: Your home folder is not known")
+    assert "Set TRAY_VALET_HOME" in line

@@ -47,7 +47,6 @@ def valet_in(house: House, tmp_path: Path, drain_seconds: float) -> ValetService
         "traffic": Traffic(),
         "tally": TallyBook(house.clock),
         "request_log": RequestLog(tmp_path / "requests.jsonl"),
-        "models_dir": lambda: "/",
         "quit_requested": asyncio.Event(),
     }
     untouched = dict.fromkeys(inspect.signature(ValetService).parameters)

@@ -38,6 +38,7 @@ def test_no_error_is_missing_in_the_table(error: type[ValetError]) -> None:
         (errors.GameRunning("Hades runs."), 409, "conflict_error", "game_running"),
         (errors.UnknownModel("None."), 404, "not_found_error", "model_not_found"),
         (errors.NotFound("None."), 404, "not_found_error", "not_found"),
+        (errors.Refused("No."), 409, "conflict_error", "refused"),
         (errors.InvalidValue("Bad."), 400, "invalid_request_error", "invalid_value"),
         (errors.InvalidJson("Bad."), 400, "invalid_request_error", "invalid_json"),
         (errors.NotSupported("No."), 501, "invalid_request_error", "not_supported"),

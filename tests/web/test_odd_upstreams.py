@@ -36,7 +36,6 @@ def head(status: str, *more: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *more]).encode() + b"\r\n\r\n"
 
 
-@pytest.mark.xfail(strict=True, reason="a 204 goes out in chunks, which clients take for the next answer")
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 async def test_an_answer_that_has_no_body_by_its_status_is_not_sent_in_chunks(status: str) -> None:
     async with routed([[head(status)], OK]) as site:
@@ -50,7 +49,6 @@ async def test_an_answer_that_has_no_body_by_its_status_is_not_sent_in_chunks(st
     assert rest.startswith(b"HTTP/1.1 200"), "nothing is between the two answers"
 
 
-@pytest.mark.xfail(strict=True, reason="the engine's are passed on beside ours")
 async def test_who_answered_is_what_we_say_even_if_the_engine_is_a_valet_too() -> None:
     answer: list[bytes | None] = [
         head(
@@ -71,7 +69,6 @@ async def test_who_answered_is_what_we_say_even_if_the_engine_is_a_valet_too() -
         assert said != ["theirs"]
 
 
-@pytest.mark.xfail(strict=True, reason="the first bytes go out before the rest is there")
 async def test_a_short_whole_answer_that_breaks_off_is_the_next_candidates() -> None:
     broken: list[bytes | None] = [
         head("200 OK", "Content-Type: application/json", "Content-Length: 100") + b'{"choices":',
@@ -86,7 +83,6 @@ async def test_a_short_whole_answer_that_breaks_off_is_the_next_candidates() -> 
         assert (reply.status, reply.code) == (502, "upstream_failed")
 
 
-@pytest.mark.xfail(strict=True, reason="chunks go to HTTP/1.0 too")
 async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
     event = b"data: {}\n\n"
     stream: list[bytes | None] = [

@@ -8,13 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.whole.router_homes import local
 from tests.whole.valet_process import ValetProcess, engine_pids, until
 
 
-@pytest.mark.xfail(strict=True, reason="a failed load is forgotten when the request is admitted again")
 def test_one_request_tries_each_candidate_once(tmp_path: Path, tiny_model: Path) -> None:
     home = tmp_path / "home"
     ours = local(home, tiny_model, {"broken": [], "one": []})

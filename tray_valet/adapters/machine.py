@@ -56,5 +56,6 @@ class LibraryScanners:
         folders = tuple(Path(os.path.expanduser(library.path)) for library in self._settings().libraries)
         if self._scanner is None or folders != self._folders:
             self._folders = folders
-            self._scanner = SteamLibraries(discover_roots(self._system, Path.home()), folders)
+            home = Path(os.path.expanduser("~"))  # Path.home() raises where the system knows none
+            self._scanner = SteamLibraries(discover_roots(self._system, home), folders)
         return self._scanner

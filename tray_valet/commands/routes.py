@@ -45,10 +45,18 @@ def _block(route: Answer) -> str:
     rows = [_row(each) for each in route.get("candidates") or []]
     lines = [
         f"{plain(route.get('alias'))}  ({', '.join(facts)})",
-        f"Now: {plain(now.get('outcome'))}. {plain(now.get('why'))}",
+        f"Now: {_now(now)}",
         table(("CANDIDATE", "PROVIDER IS", "LOADED", "NOW"), rows),
     ]
     return "\n".join(lines)
+
+
+def _now(now: Answer) -> str:
+    """What would happen to a request, as one goes on after “Now:”."""
+    why = plain(now.get("why"))
+    if now.get("outcome") == "refuses":
+        return f"is refused: {why}"
+    return why.removeprefix("It ")
 
 
 def _row(candidate: Answer) -> tuple[str, ...]:

@@ -23,10 +23,10 @@ class ErrorCode(StrEnum):
     COOLDOWN = "cooldown"
     VRAM_EXHAUSTED = "vram_exhausted"
     LOAD_FAILED = "load_failed"
-    NOT_READY = "not_ready"
     GAME_RUNNING = "game_running"
     MODEL_NOT_FOUND = "model_not_found"
     NOT_FOUND = "not_found"
+    REFUSED = "refused"
     INVALID_VALUE = "invalid_value"
     INVALID_JSON = "invalid_json"
     NOT_SUPPORTED = "not_supported"
@@ -143,7 +143,7 @@ class LoadFailed(RetryLater):
 class Refused(ValetError):
     """The call will not be done as it stands."""
 
-    code = ErrorCode.INVALID_VALUE
+    code = ErrorCode.REFUSED
 
 
 class GameRunning(Refused):

@@ -5,6 +5,8 @@ Decides: how sizes, durations, causes and facts are said. Must not: decide what 
 
 from __future__ import annotations
 
+import math
+
 from tray_valet.core import events as ev
 from tray_valet.core.holds import (
     Cause,
@@ -19,6 +21,9 @@ from tray_valet.core.holds import (
 
 _GIB = 2**30
 _NBSP = "\u00a0"
+_UNKNOWN_RETRY_S = 5  # where nothing says when the models are back
+_LONGEST_RETRY_S = 300  # the user may end it earlier
+_DAY_S = 86_400
 _DONE_TO_SERVICE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _SIGNAL_LOG_NAMES = {HoldKind.RAM: "RAM", HoldKind.CPU: "CPU", HoldKind.VRAM: "GPU VRAM"}
 
@@ -105,6 +110,19 @@ _IS_OVER = {
 }
 
 
+def retry_after_s(holds: tuple[Hold, ...], wait_left_s: float, ends_in_s: float | None = None) -> int:
+    """Whole seconds after which a program that was refused should ask again, 1 to 86,400.
+
+    Exact while the time until the models come back is counted down; the arguments are `refusal`'s.
+    """
+    if not holds:
+        return min(_DAY_S, max(1, math.ceil(wait_left_s))) if wait_left_s > 0 else _UNKNOWN_RETRY_S
+    grace_s = max(h.wait_s for h in holds)
+    if ends_in_s is None:
+        return min(_LONGEST_RETRY_S, max(_UNKNOWN_RETRY_S, math.ceil(grace_s)))
+    return min(_LONGEST_RETRY_S, max(1, math.ceil(ends_in_s + grace_s)))
+
+
 def refusal(
     holds: tuple[Hold, ...],
     wait_left_s: float,
@@ -117,9 +135,10 @@ def refusal(
     `ends_in_s`: when the holds end by themselves; None = they don't say. `ended`: the last hold, once there
     is none any more.
     """
-    again = f"Try again in {max(1, round(retry_after_s))}{_NBSP}s."
+    again = f"Try again in {max(1, math.ceil(retry_after_s))}{_NBSP}s."
     if not holds:
-        when = f"in {duration(wait_left_s)}" if wait_left_s > 0 else "when there is room for them again"
+        is_counted = wait_left_s > 0  # in whole seconds, as in `again`
+        when = f"in {duration(math.ceil(wait_left_s))}" if is_counted else "when there is room for them again"
         name = who(ended) if ended is not None else ""
         why = f"{name} has ended. " if name else _IS_OVER.get(ended.kind, "") if ended is not None else ""
         return f"{why}The models come back {when}. {again}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from tray_valet.core.errors import Refused
+
 APP_NAME = "tray-valet"
 HOME_VARIABLE = "TRAY_VALET_HOME"
 CONFIG_VARIABLE = "CONFIG_PATH"  # RouterModelCustom's
@@ -90,19 +92,31 @@ class Directories(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def directories_of(environ: Mapping[str, str]) -> Directories:
-    """The folders for this environment: all under TRAY_VALET_HOME where it is set, else the system's own."""
-    home = environ.get(HOME_VARIABLE, "")
+    """The folders for this environment: all under TRAY_VALET_HOME where it is set, else the system's own.
+
+    Raises Refused where the system does not know this user's home folder and one of them lies in it.
+    """
+    home = os.path.expanduser(environ.get(HOME_VARIABLE, ""))
+    if home.startswith("~"):
+        raise _no_home()
     if home:
-        return _under(Path(os.path.abspath(os.path.expanduser(home))))
+        return _under(Path(os.path.abspath(home)))
     import platformdirs
 
     dirs = platformdirs.PlatformDirs(APP_NAME, appauthor=False, ensure_exists=False)
-    config, state, data = map(Path, (dirs.user_config_dir, dirs.user_state_dir, dirs.user_data_dir))
+    try:
+        config, state, data, log = map(
+            Path, (dirs.user_config_dir, dirs.user_state_dir, dirs.user_data_dir, dirs.user_log_dir)
+        )
+    except RuntimeError:  # pathlib's, where there is neither HOME nor an entry for this user
+        raise _no_home() from None
+    if not all(folder.is_absolute() for folder in (config, state, data, log)):
+        raise _no_home()
     # Windows and macOS have one folder for all three; there they get folders of their own in it.
     return Directories(
         config_dir=config,
         state_dir=state / "state" if state == config else state,
-        log_dir=Path(dirs.user_log_dir),
+        log_dir=log,
         data_dir=data / "data" if data == config else data,
     )
 
@@ -113,6 +127,14 @@ def config_file_of(
     """The settings file: `--config`, else CONFIG_PATH, else the one in the config folder."""
     chosen = command_line or environ.get(CONFIG_VARIABLE) or ""
     return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else directories.config_file
+
+
+def _no_home() -> Refused:
+    return Refused(
+        "Your home folder is not known: HOME is not set, and the system has no entry for this user.",
+        remedy=f"Set {HOME_VARIABLE} to a folder for Tray Valet's files.",
+        param=HOME_VARIABLE,
+    )
 
 
 def _under(home: Path) -> Directories:

@@ -76,6 +76,7 @@ class DetachedProgram:
         """Start it. Raises ServiceRefused."""
         self._name = Path(argv[0]).name
         self._log_file = log_file
+        home = os.path.expanduser("~")  # as it is where the system knows none
         try:
             log_file.parent.mkdir(parents=True, exist_ok=True)
             _turn_over(log_file)
@@ -85,7 +86,7 @@ class DetachedProgram:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    cwd=str(Path.home()) if Path.home().is_dir() else None,
+                    cwd=home if os.path.isdir(home) else None,
                     env=dict(environ),
                     creationflags=_detached_flags(),
                     start_new_session=sys.platform != "win32",

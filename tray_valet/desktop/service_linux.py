@@ -127,7 +127,7 @@ class LinuxService:
 
 def program_places(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Where installers put `ollama`, for those whose PATH lacks it."""
-    home = environ.get("HOME") or str(Path.home())
+    home = environ.get("HOME") or os.path.expanduser("~")
     return ("/usr/local/bin/ollama", "/usr/bin/ollama", os.path.join(home, ".local/bin/ollama"))
 
 

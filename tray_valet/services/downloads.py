@@ -74,17 +74,19 @@ class Downloads:
 
     # -- what is asked ---------------------------------------------------------------------------------
 
-    async def pull(self, slot: Slot, model: str) -> Download:
+    async def pull(self, slot: Slot, model: str, *, is_declared: bool = False) -> Download:
         """Queue a model at a provider; the download that there is already, if it has not ended.
 
-        Returns when it is on the disk. Raises NotSupported, DiskFull, QueueFull.
+        Returns when it is on the disk. Raises NotSupported, DiskFull, QueueFull. `is_declared`: nobody waits
+        for the answer, so that one for which there is no room is queued, and tried again, all the same.
         """
         ref = ModelRef(slot.name, slot.provider.canonical(check_model_name(model)))
         if (present := self._queue.active(ref)) is not None:
             return present
         if not slot.provider.can_pull:
             await slot.provider.pull(ref.model).aclose()  # says why not, and what can be done
-        await self._guard.check(slot.provider)
+        if not is_declared:
+            await self._guard.check(slot.provider)
         if (present := self._queue.active(ref)) is not None:
             return present  # asked for twice at the same time
         if len(self._queue.waiting) >= rules.MAX_WAITING:

@@ -20,7 +20,7 @@ from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import Demand, LoadedModel
 from tray_valet.core.ports import Clock
 from tray_valet.core.watchdog import Facts, State, level, next_state
-from tray_valet.core.wording import listed, refusal, technical_reason, who
+from tray_valet.core.wording import listed, refusal, retry_after_s, technical_reason, who
 from tray_valet.services.evictor import EvictionWish, Evictor
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.hold_book import HoldBook
@@ -110,11 +110,10 @@ class Watchdog:
     def refusal(self, holds: tuple[Hold, ...]) -> Paused:
         """What programs are told while the gate is closed."""
         own_end_s = ends_in_s(holds, self._clock.monotonic_s())
-        grace_s = max((h.wait_s for h in holds), default=self._holds.wait_left_s)
-        retry_after_s = min(300.0, max(5.0, grace_s + (own_end_s or 0.0)))
-        ended = self._holds.holds.last_ended
-        sentence = refusal(holds, self._holds.wait_left_s, retry_after_s, own_end_s, ended)
-        return Paused(sentence, retry_after_s=retry_after_s)
+        wait_left_s = self._holds.wait_left_s
+        again_s = retry_after_s(holds, wait_left_s, own_end_s)
+        sentence = refusal(holds, wait_left_s, again_s, own_end_s, self._holds.holds.last_ended)
+        return Paused(sentence, retry_after_s=again_s)
 
     async def settled(self, states: frozenset[State], timeout_s: float) -> State:
         """Wait until the state is one of these; returns the state, in time or not."""

@@ -18,6 +18,7 @@ HELD = "tray_valet.held"  # in `http.response.start`: the first part of the body
 LINES = (
     "tray_valet.lines"  # beside HELD: lines (bytes, each with its line break) for the head, after `headers`
 )
+_BODILESS = frozenset({204, 304})
 
 
 class AnswerCycle(RequestResponseCycle):
@@ -25,6 +26,7 @@ class AnswerCycle(RequestResponseCycle):
 
     _head: list[bytes] | None = None
     _was_held = False
+    _ends_by_closing = False
     _parts: list[bytes] | None = None  # of a body that `gather` waits for
     _parts_bytes = 0
     _most_bytes = 0
@@ -89,18 +91,24 @@ class AnswerCycle(RequestResponseCycle):
 
     def _hold(self, message: Any) -> None:
         """Write the head, but not to the socket yet."""
-        headers = message["headers"]
-        head = [STATUS_LINE[message["status"]]]
-        self.chunked_encoding = True
+        headers, status = message["headers"], message["status"]
+        head = [STATUS_LINE[status]]
+        # HTTP/1.0 knows no chunks: there an answer without a length ends with the connection.
+        self._ends_by_closing = self.scope["http_version"] == "1.0"
+        self.chunked_encoding = not self._ends_by_closing and status not in _BODILESS
         for name, value in headers:
             head += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 self.expected_content_length = int(value)
-                self.chunked_encoding = False
+                self.chunked_encoding = self._ends_by_closing = False
         text = b"".join(head)
         if text.count(b"\n") != len(headers) + 1 or text.count(b"\r") != len(headers) + 1 or b"\0" in text:
             raise RuntimeError("A header has a line break in it.")
         self._head = [text, message.get(LINES, b"")]
+        if status in _BODILESS:
+            self.expected_content_length, self._ends_by_closing = 0, False
+        if self._ends_by_closing:
+            self.keep_alive = False
         if not self.keep_alive:
             self._head.append(b"connection: close\r\n")
         self._head.append(b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n")
@@ -117,6 +125,8 @@ class AnswerCycle(RequestResponseCycle):
                 parts += (b"%x\r\n" % len(body), body, b"\r\n")
             if not has_more:
                 parts.append(b"0\r\n\r\n")
+        elif self._ends_by_closing:
+            parts.append(body)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0 or (self.expected_content_length and not has_more):

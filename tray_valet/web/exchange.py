@@ -37,8 +37,10 @@ _NOT_DOWNSTREAM = frozenset(
     b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade "
     b"server date set-cookie access-control-allow-origin access-control-allow-credentials "
     b"access-control-allow-methods access-control-allow-headers access-control-expose-headers "
-    b"access-control-allow-private-network access-control-max-age".split()
+    b"access-control-allow-private-network access-control-max-age "
+    b"x-valet-provider x-valet-model x-valet-reason".split()  # another valet's: ours say who answered
 )
+_SHORT_BYTES = 64 * 1024
 _JSON = (b"content-type", b"application/json")
 _UNBUFFERED = (b"x-accel-buffering", b"no")
 _FRAMINGS = {
@@ -168,6 +170,8 @@ class Exchange:
         delivery, tail = self._delivery, self._tail
         if framing is None and delivery.status:
             raise self._no_stream(chunk)
+        if framing is None and chunk is not None and not response.is_ended and _is_short(response):
+            chunk = await self._all_of(response, chunk)
         await delivery.begin(response.status, self._headers(response, is_stream=is_stream), framing)
         while chunk is not None:
             tail.add(chunk, is_stream=is_stream)
@@ -177,6 +181,13 @@ class Exchange:
             await delivery.write(chunk)
             chunk = response.take() or await self._next(response)
         await delivery.finish()
+
+    async def _all_of(self, response: UpstreamResponse, begun: bytes) -> bytes:
+        """A short answer to its end: should it break off, another candidate may still answer."""
+        pieces = [begun]
+        while (chunk := await self._next(response)) is not None:
+            pieces.append(chunk)
+        return b"".join(pieces)
 
     def _no_stream(self, chunk: bytes | None) -> UpstreamFailed:
         """A client that was promised events must not get something else."""
@@ -263,6 +274,14 @@ def _header_text(text: str) -> bytes:
         return text.encode()
     plain = text.translate({0x201C: '"', 0x201D: '"', 0x2019: "'", 0x2013: "-", 0x2014: "-", 0x2026: "..."})
     return "".join(char if " " <= char <= "~" else "?" for char in plain).encode()
+
+
+def _is_short(response: UpstreamResponse) -> bool:
+    """Whether an answer says that it is no longer than what is kept of a stream anyway."""
+    return any(
+        name == b"content-length" and len(value) < 6 and int(value) <= _SHORT_BYTES
+        for name, value in response.headers
+    )
 
 
 def _framing_of(response: UpstreamResponse) -> Framing | None:

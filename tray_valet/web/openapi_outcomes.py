@@ -139,7 +139,11 @@ class CancelDone(Done):
 
 
 class SetupState(Form):
-    """`api_key`: one that was made for you, until you acknowledge it."""
+    """`needs_setup`: true until the set-up was acknowledged or applied once (control.key_acknowledged).
+
+    That is so on a new machine, too, where nothing has to be set up to use it from there. `api_key`: the
+    key that was made for other machines, until it is acknowledged; null where none was made.
+    """
 
     needs_setup: bool
     api_key: str | None

@@ -106,7 +106,7 @@ SETTINGS: tuple[Op, ...] = (
     a_get(
         "/setup",
         "Set-up",
-        "Whether there is something to set up. From this machine only.",
+        "Whether the first set-up is still to be acknowledged, and the key to note. From this machine only.",
         outcome.SetupState,
         {"needs_setup": True, "api_key": None},
     ),

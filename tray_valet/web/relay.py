@@ -157,7 +157,7 @@ class Relay:
                     if not _may_go_on(call, lease, error):
                         raise
                     if error is not lease.revoked_by:
-                        failed[lease.ref] = error
+                        failed |= {**lease.failed, lease.ref: error}
                 else:
                     return
 

@@ -107,7 +107,7 @@ def model_status(state: ModelState) -> dict[str, Any]:
         "size_mb": state.size_bytes // MIB,
         "provider": state.ref.provider,
         "model": state.ref.model,
-        "load_seconds": state.load_s,
+        "load_seconds": None if state.load_s is None else round(state.load_s, 3),
         "error": state.error or None,
         "attempts": state.attempts,
         "retry_in_seconds": None if state.retry_in_s is None else round(state.retry_in_s, 1),
