@@ -139,13 +139,21 @@ async def test_a_clients_own_mistake_is_told_by_the_first(status: str) -> None:
         assert (noted(site).outcome, noted(site).status) == (Outcome.ANSWERED, int(status[:3]))
 
 
-async def test_where_all_fail_the_last_ones_own_words_are_passed_on() -> None:
-    last = whole(b'{"error":{"message":"second is broken too"}}', "507 No Room", b"X-Own: 1\r\n")
+async def test_where_all_fail_it_is_502_with_the_last_ones_own_words() -> None:
+    last = whole(b'{"error":{"message":"second is broken too"}}', "507 No Room")
     async with routed(whole(b'{"error":1}', "500 Oops"), last) as (site, _):
         reply = await site.call("POST", CHAT, ASK)
-        assert (reply.status, reply.headers["x-own"]) == (507, "1")
-        assert reply.json["error"]["message"] == "second is broken too"
-        assert noted(site).attempts == 2
+        assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_failed")
+        assert reply.json["error"]["message"].endswith(" answered 507: second is broken too")
+        assert (noted(site).attempts, noted(site).outcome) == (2, Outcome.FAILED)
+
+
+async def test_what_an_engine_does_not_know_is_its_own_answer() -> None:
+    own = whole(b'{"error":{"message":"no embeddings here"}}', "501 Not Implemented", b"X-Own: 1\r\n")
+    async with routed(own) as (site, _):
+        reply = await site.call("POST", CHAT, ASK)
+        assert (reply.status, reply.headers["x-own"]) == (501, "1")
+        assert reply.json["error"]["message"] == "no embeddings here"
 
 
 async def test_the_words_of_an_engine_are_kept_where_the_next_is_gone_meanwhile() -> None:
@@ -159,7 +167,8 @@ async def test_the_words_of_an_engine_are_kept_where_the_next_is_gone_meanwhile(
 
         site.valet._lease = only_the_first  # type: ignore[method-assign]
         reply = await site.call("POST", CHAT, ASK)
-        assert (reply.status, reply.json["error"]["message"]) == (500, "mine")
+        assert reply.status == 502
+        assert reply.json["error"]["message"].endswith(" answered 500: mine")
 
 
 async def test_after_the_first_byte_nobody_else_is_asked() -> None:
@@ -172,10 +181,10 @@ async def test_after_the_first_byte_nobody_else_is_asked() -> None:
 
 
 async def test_a_whole_answer_that_breaks_off_is_cut_not_ended() -> None:
-    half: list[bytes | None] = [b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nabc", None]
+    half: list[bytes | None] = [b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\nabc", None]
     async with routed(half) as (site, _):
         reply = await site.call("POST", CHAT, ASK)
-        assert (reply.headers["content-length"], reply.body) == ("20", b"abc")
+        assert (reply.headers["content-length"], reply.body) == ("200000", b"abc")
         assert noted(site).outcome is Outcome.CUT
 
 

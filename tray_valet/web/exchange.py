@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from tray_valet.core.commands import Lease
 from tray_valet.core.dialects import Framing
@@ -23,7 +25,7 @@ from tray_valet.web.upstream_client import UpstreamClient, UpstreamRequest, Upst
 _Headers = list[tuple[bytes, bytes]]
 _REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
 _REFUSAL_S = 5.0
-_OVERLOADED, _FAILURE, _ERROR, _OK = 429, 500, 400, 200
+_UNKNOWN, _FAILURE, _OVERLOADED, _ERROR, _OK = 501, 500, 429, 400, 200
 _PREVIEW_BYTES = 200
 # RFC 9110, 7.6.1, and what belongs to one hop or to us alone.
 _NOT_UPSTREAM = frozenset(
@@ -59,7 +61,8 @@ class RejectedError(UpstreamFailed):
     """The engine answered with a refusal of its own, which another candidate may make good."""
 
     def __init__(self, who: str, status: int, headers: _Headers, body: bytes) -> None:
-        super().__init__(f"{who} answered {status}.")
+        said = _message_of(body)
+        super().__init__(f"{who} answered {status}: {said}" if said else f"{who} answered {status}.")
         self.status = status
         self.headers = headers
         self.body = body
@@ -95,8 +98,9 @@ class Exchange:
         """
         question = question_for(self._asked, self._lease)
         response = await self._open(question)
-        if response.status >= _ERROR and (
-            self._is_for_the_next(response.status) or self._delivery.is_started
+        if is_failure(response.status) or (
+            response.status >= _ERROR
+            and (self._is_for_the_next(response.status) or self._delivery.is_started)
         ):
             raise RejectedError(
                 self._lease.ref.provider,
@@ -205,7 +209,7 @@ class Exchange:
                 break
         if assembler.error is not None:
             status, body = assembler.error
-            if self._is_for_the_next(status):
+            if is_failure(status) or self._is_for_the_next(status):
                 raise RejectedError(self._lease.ref.provider, status, self._own_headers(), body)
             await self._deliver_whole(status, body)
             return
@@ -274,6 +278,21 @@ def _header_text(text: str) -> bytes:
         return text.encode()
     plain = text.translate({0x201C: '"', 0x201D: '"', 0x2019: "'", 0x2013: "-", 0x2014: "-", 0x2026: "..."})
     return "".join(char if " " <= char <= "~" else "?" for char in plain).encode()
+
+
+def is_failure(status: int) -> bool:
+    """Whether an answer means that the engine failed, and not that the request is wrong or unknown to it."""
+    return status >= _FAILURE and status != _UNKNOWN
+
+
+def _message_of(body: bytes) -> str:
+    """What an engine says of its failure, in any dialect; "" where that cannot be read."""
+    try:
+        told = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    said = told.get("message") if isinstance(told, dict) else told
+    return said[:_PREVIEW_BYTES] if isinstance(said, str) else ""
 
 
 def _is_short(response: UpstreamResponse) -> bool:

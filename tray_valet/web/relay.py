@@ -34,7 +34,7 @@ from tray_valet.web.cloud_client import CloudClient
 from tray_valet.web.delivery import SIGN_OF_LIFE_S
 from tray_valet.web.ends import Ends, SilenceWatch
 from tray_valet.web.errors import EdgeCode, HttpError
-from tray_valet.web.exchange import Exchange, RejectedError
+from tray_valet.web.exchange import Exchange, RejectedError, is_failure
 from tray_valet.web.load_commands import unloaded_answer
 from tray_valet.web.request_body import Asked, is_bare, keep_alive_is_zero, read_request
 from tray_valet.web.requests import CLIENT_KEY, GONE_KEY
@@ -121,6 +121,10 @@ class Relay:
             raise
         except RejectedError as error:
             call.ends.close()
+            if is_failure(error.status):
+                call.fail(error)
+                await call.delivery.fail(error)
+                return
             call.settle(Outcome.ANSWERED, "")
             await call.delivery.send_whole(error.status, error.headers, error.body)
         except (ValetError, HttpError) as error:
