@@ -197,7 +197,8 @@ def test_r9_a_flood_of_high_does_not_starve_low(tmp_path: Path, tiny_model: Path
             waited_s = time.monotonic() - begun_s
             is_over.set()
             assert low.status_code == 200
-            assert waited_s < 2 * 1 + 3, "twice the ageing, and what one answer takes on a busy machine"
+            # Without ageing it would wait for ever; the rest is what answers take on a busy machine.
+            assert waited_s < 2 * 1 + 15, "twice the ageing"
             assert sum(one.result(30) for one in flooding) > 8
 
 
