@@ -60,13 +60,13 @@ class Scene:
         await self.house.loader.ensure(self.slot, LoadRequest(model=ref.model))
 
     async def until_loaded(self, ref: ModelRef = A) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.house.fleet.is_loaded(ref) is None:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.005)
 
     async def until_given_up(self, ref: ModelRef = A) -> None:
         """Crash it as soon as it is ready, until nothing comes any more."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 trouble = self.revival.states().get(ref)
                 if trouble is not None and trouble.status is TroubleStatus.FAILED:

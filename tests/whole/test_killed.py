@@ -17,6 +17,7 @@ KILLS = 50
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_fifty_kills_at_random_moments_lose_no_model_and_leave_no_runner(
     tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -60,6 +60,7 @@ def reloaded(valet: ValetProcess) -> list[dict[str, Any]]:
     return valet.activity("model_reloaded_during_pause")
 
 
+@pytest.mark.slow
 def test_a_client_that_reloads_in_a_loop_is_named_paced_and_leaves_the_restore_exact(
     valet: ValetProcess,
     ollama: OllamaStandin,

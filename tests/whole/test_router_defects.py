@@ -199,9 +199,10 @@ def test_r9_a_flood_of_high_does_not_starve_low(tmp_path: Path, tiny_model: Path
             assert low.status_code == 200
             # Without ageing it would wait for ever; the rest is what answers take on a busy machine.
             assert waited_s < 2 * 1 + 15, "twice the ageing"
-            assert sum(one.result(30) for one in flooding) > 8
+            assert sum(one.result(30) for one in flooding) >= 8
 
 
+@pytest.mark.slow
 def test_r10_the_idle_time_out_ends_no_answer(tmp_path: Path, tiny_model: Path) -> None:
     home = tmp_path / "home"
     settings = {

@@ -96,6 +96,7 @@ def test_other_models_that_were_loaded_come_back_too(valet: ValetProcess, ollama
     assert {each["model"] for each in told["compared"]} == {"big:latest", "small:latest"}
 
 
+@pytest.mark.slow
 def test_a_restore_that_fails_names_the_step_the_reason_and_what_comes_next(
     valet: ValetProcess, ollama: OllamaStandin
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_restore_that_fails_names_the_step_the_reason_and_what_comes_next(
     assert holds(valet) == []
 
 
+@pytest.mark.slow
 def test_a_provider_that_dies_meanwhile_is_named(valet: ValetProcess, ollama: OllamaStandin) -> None:
     valet.post("/load", {"model": "big"})
     ollama.set(load_s=5.0)

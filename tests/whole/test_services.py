@@ -188,6 +188,7 @@ def test_a_started_server_outlives_the_valet(
     assert machine.listener(process_table) is None
 
 
+@pytest.mark.slow
 def test_v16_a_server_that_ignores_the_request_is_killed_after_ten_seconds(
     machine: Machine, valet: ValetProcess, process_table: ProcessTable
 ) -> None:
@@ -210,6 +211,7 @@ def test_v16_a_server_that_ignores_the_request_is_killed_after_ten_seconds(
     assert all(process_table.describe(pid) is None for pid in runners)
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_restarted(
     machine: Machine, valet: ValetProcess, process_table: ProcessTable
 ) -> None:
