@@ -216,6 +216,25 @@ def test_ctrl_c_in_a_terminal_reaches_the_program_once(
     assert out.read_text().count("got INT") == 1
 
 
+def test_ctrl_c_while_the_start_returns_reaches_the_program_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The program runs, and is in the terminal's group, before Popen has returned."""
+    begin = subprocess.Popen
+    marker = tmp_path / "ready"
+
+    def begin_slowly(*args: Any, **options: Any) -> Any:
+        child = begin(*args, **options)
+        _until(marker, "ready")
+        os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    monkeypatch.setattr(running, "_came_from_terminal", lambda number: number == signal.SIGINT)
+    monkeypatch.setattr(subprocess, "Popen", begin_slowly)
+    waits = f"trap 'exit 9' INT; echo ready > {marker}; sleep 0.3; exit 4"
+    assert _run([SHELL, "-c", waits]) == 4
+
+
 def test_stdin_and_stdout_are_the_programs_own(environ: dict[str, str]) -> None:
     argv = [sys.executable, "-m", "tray_valet", "run", "--", "cat"]
     done = subprocess.run(

@@ -86,18 +86,23 @@ def _end_hold(hold_id: str, find_client: Callable[[], Client]) -> None:
 
 def _run_program(path: str, program: Sequence[str]) -> int:
     child: subprocess.Popen[bytes] | None = None
+    is_starting = False
     early: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        # The program begins a little before Popen returns; from then on the terminal's signals reach it too.
+        if is_starting and _came_from_terminal(number):
+            return
         if child is None:
             early.append(number)
-        elif not _came_from_terminal(number):
+        else:
             _pass_on(child, number)
 
     previous = _catch_signals(forward)
     try:
         # Handlers, unlike ignored signals, do not reach the program. Stdio, group and what else we were given
         # open are as if it had been started in our place; what we opened ourselves is not inheritable.
+        is_starting = True
         try:
             child = subprocess.Popen(list(program), executable=path, close_fds=False)
         except OSError as error:
