@@ -43,13 +43,11 @@ def test_c7_a_failure_is_tried_again_later_and_later_and_then_given_up_with_its_
         if next_at is not None:
             waits.append(next_at - now)
             assert rules.next_of(found, "ollama", next_at - 0.1) is None
-            assert rules.next_due_at(found) == next_at
             now = next_at
             assert rules.next_of(found, "ollama", now) is not None
     assert waits == list(RETRY_AFTER_S)
     last = found.find("a")
     assert (last.state, last.error, last.ended_at) == (DownloadState.FAILED, "The registry is away.", now)
-    assert rules.next_due_at(found) is None
 
 
 def test_a_failure_that_no_further_try_can_mend_is_final_at_once() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tray_valet.core import events as ev
+from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.holds import Cause, GameCause, Hold, HoldKind, PressureCause, ProgramCause, UserCause
 from tray_valet.core.journal import JournalEntry
 from tray_valet.core.models import Condition, ConditionType, LoadedModel, ProviderKind
@@ -15,7 +16,6 @@ from tray_valet.core.notice_book import Due, NoticeBook, Pace, due, noted
 from tray_valet.core.notices import ChoiceKind, Notice, Subject, TextLimits, fitted
 from tray_valet.core.snapshot import GameView, HoldView, ProviderView, Snapshot
 from tray_valet.core.watchdog import State
-from tray_valet.core.wording import sentence
 
 GB = 2**30
 PACE = Pace()

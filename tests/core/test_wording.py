@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tray_valet.core import events as ev
-from tray_valet.core.wording import duration, sentence
+from tray_valet.core.fact_sentences import sentence
+from tray_valet.core.wording import duration
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,12 @@ def test_what_the_loader_says_already_is_not_said_twice(
     fact: type[ev.LoadRefused] | type[ev.RestoreFailed], text: str
 ) -> None:
     assert sentence(fact(model="qwen", message="qwen could not be loaded: the file is damaged.")) == text
+
+
+@pytest.mark.parametrize(
+    ("client", "pid", "who"),
+    [("agent", 12, "“agent” (process 12)"), ("agent", 0, "“agent”"), ("", 0, "A program")],
+)
+def test_a_process_is_named_only_where_it_is_known(client: str, pid: int, who: str) -> None:
+    fact = ev.ModelReloadedDuringPause(provider="ollama", model="qwen", times=1, client=client, pid=pid)
+    assert sentence(fact).startswith(f"{who} loaded qwen at ollama itself during the pause.")

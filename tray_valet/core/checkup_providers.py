@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tray_valet.core.checkup import Finding, Topic
+from tray_valet.core.models import ConditionType
 from tray_valet.core.wording import size
 
 OLLAMA = Topic("ollama", "Ollama")
@@ -28,6 +29,15 @@ CONDITIONS = Topic("conditions", "What providers tell")
 # (https://github.com/ollama/ollama/pull/11331, `ProcessModelResponse.ContextLength`).
 OLDEST_OLLAMA = (0, 10, 0)
 _MANY_SLOTS = 8
+_BROKEN = frozenset(
+    {
+        ConditionType.UNREACHABLE,
+        ConditionType.LOAD_FAILED,
+        ConditionType.GIVEN_UP,
+        ConditionType.KEY_MISSING,
+        ConditionType.ENGINE_MISSING,
+    }
+)
 
 
 class ServerSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,13 +271,10 @@ def of_conditions(told: tuple[tuple[str, str, str], ...] | None) -> Finding:
     """`told`: (provider, type, reason) as the running valet has them; None = no valet was asked."""
     if told is None:
         return CONDITIONS.info("No valet runs that could tell of its providers.")
-    shown = [each for each in told if each[1] != "built_in_demo"]
+    shown = [each for each in told if each[1] != ConditionType.BUILT_IN_DEMO]
     if not shown:
         return CONDITIONS.ok("Nothing is the matter with any provider.")
     provider, kind, reason = next((each for each in shown if each[1] in _BROKEN), shown[0])
     remedy = "See: tray-valet providers"
     says = f"{provider}: {reason}"
     return CONDITIONS.bad(says, remedy) if kind in _BROKEN else CONDITIONS.warn(says, remedy)
-
-
-_BROKEN = frozenset({"unreachable", "load_failed", "given_up", "key_missing", "engine_missing"})

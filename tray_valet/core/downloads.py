@@ -49,7 +49,7 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     added_at: float
     state: DownloadState = DownloadState.QUEUED
-    status: str = ""  # the provider's own words
+    status: str = ""  # the provider's own words, or what it waits for
     completed_bytes: int = 0
     total_bytes: int | None = None
     attempts: int = 0  # failures in a row
@@ -73,12 +73,16 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
     def find(self, download_id: str) -> Download:
         """The download of that id. Raises NotFound."""
-        for download in self.downloads:
-            if download.id == download_id:
-                return download
-        raise NotFound(
-            f"There is no download “{download_id[:60]}”.", remedy="See: tray-valet downloads", param="id"
-        )
+        found = self.get(download_id)
+        if found is None:
+            raise NotFound(
+                f"There is no download “{download_id[:60]}”.", remedy="See: tray-valet downloads", param="id"
+            )
+        return found
+
+    def get(self, download_id: str) -> Download | None:
+        """The same; None where it is not listed (any more)."""
+        return next((d for d in self.downloads if d.id == download_id), None)
 
     def active(self, ref: ModelRef) -> Download | None:
         """The download of a model that has not ended; None where there is none."""
@@ -103,15 +107,16 @@ def next_of(queue: Queue, provider: str, now: float) -> Download | None:
     return next((d for d in own if d.next_try_at is None or d.next_try_at <= now), None)
 
 
-def next_due_at(queue: Queue) -> float | None:
-    """When a failed one is tried again next (Unix seconds); None where none waits for a time."""
-    times = [d.next_try_at for d in queue.waiting if d.next_try_at is not None]
-    return min(times, default=None)
-
-
 def began(queue: Queue, download_id: str) -> Queue:
     """The queue after a download was begun."""
-    return _changed(queue, download_id, lambda d: _with(d, state=DownloadState.RUNNING, next_try_at=None))
+    return _changed(
+        queue, download_id, lambda d: _with(d, state=DownloadState.RUNNING, status="", next_try_at=None)
+    )
+
+
+def waiting_for(queue: Queue, download_id: str, why: str) -> Queue:
+    """The queue while a download cannot be begun: what it waits for stands as its status."""
+    return _changed(queue, download_id, lambda d: _with(d, status=why))
 
 
 def progressed(queue: Queue, download_id: str, progress: PullProgress) -> Queue:
@@ -198,7 +203,7 @@ def held(queue: Queue) -> Queue:
 def released(queue: Queue) -> Queue:
     """The queue when the machine is free again, or after a start: what ran or was paused waits its turn."""
     again = (DownloadState.PAUSED, DownloadState.RUNNING)
-    return _each(queue, lambda d: _with(d, state=DownloadState.QUEUED) if d.state in again else d)
+    return _each(queue, lambda d: _with(d, state=DownloadState.QUEUED, status="") if d.state in again else d)
 
 
 def _with(download: Download, **changes: object) -> Download:

@@ -29,6 +29,7 @@ class GameEnded(msgspec.Struct, frozen=True, kw_only=True, tag="game_ended"):
     name: str
     key: str
     ran_s: float
+    is_dismissed: bool = False  # it runs on, but counts as a game no more
 
 
 class HoldPlaced(msgspec.Struct, frozen=True, kw_only=True, tag="hold_placed"):

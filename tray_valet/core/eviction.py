@@ -21,7 +21,12 @@ def must_go(model: LoadedModel, holds: Iterable[Hold]) -> bool:
 
     One that needs no GPU goes on serving during a game; only RAM and CPU pressure sets it aside too.
     """
-    return model.needs_gpu or any(h.kind in HOST_PRESSURE_KINDS for h in holds)
+    return model.needs_gpu or stops_cpu_models(holds)
+
+
+def stops_cpu_models(holds: Iterable[Hold]) -> bool:
+    """Whether models that need no GPU have to go as well."""
+    return any(h.kind in HOST_PRESSURE_KINDS for h in holds)
 
 
 def is_given_back(*, before_bytes: int, now_bytes: int, expected_bytes: int) -> bool | None:

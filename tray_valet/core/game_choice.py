@@ -49,14 +49,14 @@ def rules_with(
             f"No game is known as “{choice.game[:80]}”.", remedy="See: tray-valet games", param="id"
         )
     matcher = {"root": _root(game)}
-    kept = [plain for plain in map(_plain, rules) if not _is_choice_for(plain, game)]
+    kept = [_plain(rule) for rule in rules if not _is_choice_for(rule, game)]
     return [{**matcher, "action": choice.action.value}, *kept], game
 
 
 def chosen_action(rules: Sequence[GameRuleSettings], game: ChosenGame) -> Action | None:
     """What the first rule that is a choice for this very game says; None where there is none."""
     for rule in rules:
-        if _is_choice_for(_plain(rule), game):
+        if _is_choice_for(rule, game):
             return rule.action
     return None
 
@@ -92,12 +92,11 @@ def _plain(rule: GameRuleSettings) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _is_choice_for(plain: dict[str, Any], game: ChosenGame) -> bool:
-    """Whether a rule says nothing but an action for this very game."""
-    matchers = {key: value for key, value in plain.items() if key != "action"}
-    if "action" not in plain or len(matchers) != 1:
+def _is_choice_for(rule: GameRuleSettings, game: ChosenGame) -> bool:
+    """Whether a rule says nothing but an action for this very game. Asked for each installed game."""
+    others = (rule.exe, rule.name, rule.argv_regex, rule.verdict)
+    if rule.action is None or any(other is not None for other in others):
         return False
-    key, value = next(iter(matchers.items()))
-    if key == "appid":
-        return bool(game.appid) and str(value) == game.appid
-    return key == "root" and value in (game.key, game.path or game.key)
+    if rule.appid is not None:
+        return rule.root is None and bool(game.appid) and str(rule.appid) == game.appid
+    return rule.root is not None and rule.root in (game.key, game.path or game.key)

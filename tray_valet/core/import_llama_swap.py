@@ -16,7 +16,7 @@ from tray_valet.core.errors import InvalidValue
 from tray_valet.core.import_engine import ENGINE_NAME
 from tray_valet.core.import_llama_swap_macros import model_macros, resolved, without_comments
 from tray_valet.core.import_llama_swap_models import SwapModels, read_model
-from tray_valet.core.import_llama_swap_routes import peers, routes_of
+from tray_valet.core.import_llama_swap_routes import mapping, peers, routes_of
 from tray_valet.core.import_llama_swap_words import ABOUT_KEYS, IDLE_REMEDY, IDLE_WHY
 from tray_valet.core.import_report import Findings, Ground
 from tray_valet.core.models import ProviderKind
@@ -36,7 +36,7 @@ class _Reading:
         self._document = document
         self._ground = ground
         self._found = Findings()
-        self._shared = _mapping(document.get("macros"))
+        self._shared = mapping(document.get("macros"))
         self._models = SwapModels(self._found, ground)
         self._aliases: dict[str, str] = {}
         self._fields: dict[str, Mapping[str, Any]] = {}
@@ -75,7 +75,7 @@ class _Reading:
     # -- models ----------------------------------------------------------------------------------
 
     def _all_models(self, models: Any) -> None:
-        for name, fields in _mapping(models).items():
+        for name, fields in mapping(models).items():
             source = f"models.{name}"
             if not isinstance(fields, Mapping):
                 self._found.leave(source, "It is not a group of keys.", "Give it a cmd and import again.")
@@ -91,7 +91,7 @@ class _Reading:
         self._models.finish()
         for name, whole in self._fields.items():
             if name in self._models.placed:
-                names = frozenset(map(str, _mapping(models)))
+                names = frozenset(map(str, mapping(models)))
                 taken = routes_of(self._found, name, whole, self._models.placed[name], names, self._aliases)
                 self._aliases |= dict.fromkeys(taken, name)
 
@@ -100,7 +100,7 @@ class _Reading:
         for key in ("cmd", "cmdStop"):
             if isinstance(prepared.get(key), str):
                 prepared[key] = without_comments(prepared[key])
-        macros = model_macros(name, self._shared, _mapping(fields.get("macros")))
+        macros = model_macros(name, self._shared, mapping(fields.get("macros")))
         # What only describes the model is not taken, so a mistake in it must not cost the model.
         described = {key: prepared.pop(key) for key in ("metadata", "name", "description") if key in prepared}
         whole = resolved(prepared, macros, self._ground.environ)
@@ -136,14 +136,14 @@ class _Reading:
 
     def _group_places(self) -> Iterator[tuple[str, Any]]:
         yield "groups", self._document.get("groups")
-        router = _mapping(_mapping(self._document.get("routing")).get("router"))
-        settings = _mapping(router.get("settings"))
+        router = mapping(mapping(self._document.get("routing")).get("router"))
+        settings = mapping(router.get("settings"))
         if router.get("use") != "matrix":
             yield "routing.router.settings.groups", settings.get("groups")
 
     def _groups(self, source: str, groups: Any) -> None:
-        for name, group in _mapping(groups).items():
-            fields = _mapping(group)
+        for name, group in mapping(groups).items():
+            fields = mapping(group)
             listed = fields.get("members")
             members = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
             known = [member for member in members if member in self._models.placed]
@@ -176,7 +176,7 @@ class _Reading:
 
     def _preload(self, hooks: Any) -> None:
         source = "hooks.on_startup.preload"
-        names = _mapping(_mapping(hooks).get("on_startup")).get("preload")
+        names = mapping(mapping(hooks).get("on_startup")).get("preload")
         taken: list[str] = []
         for name in names if isinstance(names, list) else []:
             word = str(name).strip()
@@ -235,17 +235,13 @@ class _Reading:
             )
 
     def _rest(self) -> None:
-        routing = _mapping(self._document.get("routing"))
+        routing = mapping(self._document.get("routing"))
         if routing.get("scheduler"):
             self._found.leave("routing.scheduler", *ABOUT_KEYS["routing.scheduler"])
-        if _mapping(_mapping(routing.get("router")).get("settings")).get("matrix"):
+        if mapping(mapping(routing.get("router")).get("settings")).get("matrix"):
             self._found.leave("routing.router.settings.matrix", *ABOUT_KEYS["matrix"])
         for key, value in self._document.items():
             if key in ABOUT_KEYS:
                 self._found.leave(key, *ABOUT_KEYS[key])
             elif key not in KEYS and value is not None:
                 self._found.leave(key, "llama-swap has no such setting.", "Leave it out.")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

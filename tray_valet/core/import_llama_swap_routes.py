@@ -13,6 +13,7 @@ from typing import Any
 from tray_valet.core.config_tree import SettingsPath
 from tray_valet.core.errors import InvalidValue
 from tray_valet.core.import_llama_swap_models import api_url, provider_name
+from tray_valet.core.import_llama_swap_words import ABOUT_MODEL_KEYS
 from tray_valet.core.import_report import Findings, Item, Part, reference_to
 from tray_valet.core.models import ProviderKind, check_model_name
 
@@ -44,9 +45,9 @@ def routes_of(
         if _is_free(found, f"{source}.aliases", alias, models, aliases):
             _take_route(found, f"{source}.aliases", alias, candidate, [f"{source}.aliases"])
             taken.append(alias)
-    by_id = _mapping(_mapping(filters).get("setParamsByID"))
+    by_id = mapping(mapping(filters).get("setParamsByID"))
     for alias, params in by_id.items():
-        own = {**candidate, "set": {**candidate.get("set", {}), **_without_model(_mapping(params))}}
+        own = {**candidate, "set": {**candidate.get("set", {}), **_without_model(mapping(params))}}
         said = f"{source}.filters.setParamsByID.{alias}"
         if alias == name or alias in taken:
             found.items = [item for item in found.items if item.path != ("routes", alias)]
@@ -84,7 +85,7 @@ def _candidate(
     """The candidate, and the filters that it has."""
     candidate: dict[str, Any] = {"provider": place[0], "model": place[1]}
     told: list[str] = []
-    for key, value in _mapping(filters).items():
+    for key, value in mapping(filters).items():
         if key in ("stripParams", "strip_params") and isinstance(value, str):
             names = [name.strip() for name in value.split(",")]
             candidate["strip"] = sorted({name for name in names if name and name != _PROTECTED})
@@ -99,7 +100,7 @@ def _candidate(
 
 def peers(found: Findings, value: Any, resolve: Callable[[Any], Any]) -> None:
     """Take each peer as a provider that speaks the OpenAI API. `resolve` replaces macros."""
-    for name, fields in _mapping(value).items():
+    for name, fields in mapping(value).items():
         source = f"peers.{name}"
         try:
             peer = resolve(fields)
@@ -142,11 +143,7 @@ def _peer(found: Findings, source: str, name: str, peer: Mapping[str, Any]) -> N
         if told:
             _take_route(found, f"{source}.filters", model, candidate, told)
     if peer.get("timeouts"):
-        found.leave(
-            f"{source}.timeouts",
-            "One time limit holds for all requests here.",
-            "Set router.request_timeout_seconds.",
-        )
+        found.leave(f"{source}.timeouts", *ABOUT_MODEL_KEYS["timeouts"])
     for key in peer.keys() - {"proxy", "models", "apiKey", "filters", "timeouts"}:
         found.leave(f"{source}.{key}", "There is no such setting.", "Leave it out.")
 
@@ -155,5 +152,6 @@ def _without_model(params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key != _PROTECTED}
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value where it is a group of keys, else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -1,14 +1,16 @@
 """The journal: what must come back, written to disk before anything is unloaded.
 
 Decides: what an entry holds, how a second pause merges with an unfinished restore.
-Must not: write files (`services/store.py` does).
+Must not: write files (`services/journal_book.py` does).
 """
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from tray_valet.core.models import LoadedModel, ModelRef
+from tray_valet.core.models import LoadedModel, LoadRequest, ModelRef
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +64,13 @@ def entry_of(provider: str, model: LoadedModel) -> JournalEntry:
         size_bytes=model.size_bytes,
         vram_bytes=model.vram_bytes,
     )
+
+
+def request_of(entry: JournalEntry) -> LoadRequest:
+    """The wish to have the model back as it was noted."""
+    # A time of 0 was in use past its end: it gets the provider's own default, not 0, which would unload it.
+    ttl_s = math.inf if entry.ttl_left_s is None else entry.ttl_left_s or None
+    return LoadRequest(model=entry.model, context_length=entry.context_length, ttl_s=ttl_s)
 
 
 def merged(missing: tuple[JournalEntry, ...], seen: tuple[JournalEntry, ...]) -> tuple[JournalEntry, ...]:

@@ -30,8 +30,11 @@ class ProviderKind(StrEnum):
     GEMINI = "gemini"
 
 
+OWN_RUNNERS = (ProviderKind.LLAMA_SERVER, ProviderKind.COMMAND)  # their processes are our children
+
+
 class ConditionType(StrEnum):
-    """What can be the matter with a provider (or, for the last three, with a pause)."""
+    """What can be the matter with a provider, or with its part in a pause."""
 
     UNREACHABLE = "unreachable"
     CANNOT_UNLOAD = "cannot_unload"

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tray_valet.core import events as ev
+from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.holds import GameCause, HoldKind
 from tray_valet.core.models import ConditionType
 from tray_valet.core.notices import Choice, ChoiceKind, Notice, Subject
-from tray_valet.core.reload_fights import remedy
+from tray_valet.core.reload_fights import called, remedy
 from tray_valet.core.snapshot import HoldView, ProviderView, Snapshot
 from tray_valet.core.watchdog import State
-from tray_valet.core.wording import count, duration, listed, reason_of, sentence, size
+from tray_valet.core.wording import count, duration, listed, reason_of, size
 
 _F = TypeVar("_F", bound=ev.Fact)
 _MOVED_OUT = (State.PAUSING, State.PAUSED)
@@ -130,7 +131,7 @@ def _missing_models(
     names, last = tuple(left), list(left.values())[-1]
     why = reason_of(last.model, last.message)
     who = names[0] if len(names) == 1 else count(len(names), "model")
-    text = why[:1].upper() + why[1:] if len(names) == 1 else f"{listed(names)}: {why}"
+    text = _capitalised(why) if len(names) == 1 else f"{listed(names)}: {why}"
     about: tuple[ev.Fact, ...] = tuple(left.values())
     return _problem(subject, about, f"{who} could not be {done}", text, _TRY_AGAIN)
 
@@ -168,12 +169,11 @@ def _reloaded(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
     if now.state not in _MOVED_OUT:
         return None
     last = _of(ev.ModelReloadedDuringPause, facts)[-1]
-    program = f"“{last.client}”" if last.client else "A program"
     return _problem(
         Subject.RELOADED,
         facts,
         f"{last.model} was loaded again during the pause",
-        f"{program} asked {last.provider} for it past Tray Valet, so it is set aside again. "
+        f"{called(last.client)} asked {last.provider} for it past Tray Valet, so it is set aside again. "
         + remedy(last.client, now.router_url),
     )
 
@@ -234,13 +234,8 @@ def _download(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
         )
     names = tuple(dict.fromkeys(fact.model for fact in failed))
     also = f" {listed(tuple(dict.fromkeys(f.model for f in done)))} is there." if done else ""
-    return Notice(
-        subject=Subject.DOWNLOAD,
-        title=f"{listed(names)} could not be downloaded",
-        text=_capitalised(failed[-1].message) + also,
-        is_problem=True,
-        about=facts,
-    )
+    text = _capitalised(failed[-1].message) + also
+    return _problem(Subject.DOWNLOAD, facts, f"{listed(names)} could not be downloaded", text)
 
 
 def _settings(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:

@@ -107,6 +107,13 @@ def told(clients: tuple[str, ...]) -> str:
     return " or ".join(names) if len(names) <= 2 else UNKNOWN
 
 
+def called(client: str, pid: int = 0) -> str:
+    """The program at the beginning of a sentence; `pid` 0 = which process it was is not known."""
+    if client == UNKNOWN:
+        return "A program"
+    return f"“{client}” (process {pid})" if pid else f"“{client}”"
+
+
 def remedy(client: str, router_url: str | None) -> str:
     """What the user can do about it, one sentence."""
     program = f"“{client}”" if client else "the program"

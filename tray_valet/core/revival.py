@@ -108,14 +108,18 @@ def without_restart(history: History) -> History:
     return msgspec.structs.replace(history, next_start_s=None)
 
 
+def given_up(model: str, times: int, within_s: float, reason: str) -> str:
+    """The sentence for a runner that ended so often (`times` within seconds) that it is left alone."""
+    return (
+        f"{model} ended unexpectedly {count(times, 'time')} within {duration(within_s)} and is not "
+        f"started again by itself: {reason}"
+    )
+
+
 def told(model: str, history: History, reason: str, patience: Patience) -> str:
     """What is the matter, in one sentence; `reason` is the last crash's or failure's, a plain clause."""
     if history.is_given_up:
-        crashes = count(len(history.crashes), "time")
-        return (
-            f"{model} ended unexpectedly {crashes} within {duration(patience.window_s)} and is not "
-            f"started again by itself: {reason}"
-        )
+        return given_up(model, len(history.crashes), patience.window_s, reason)
     if history.next_start_s is not None:
         return f"{model} ended unexpectedly: {reason}"
     return f"{model} could not be loaded, {count(history.failed_starts, 'time')} in a row: {reason}"

@@ -15,7 +15,13 @@ import msgspec
 
 from tray_valet.core.commands import Overrides
 from tray_valet.core.config import Settings
-from tray_valet.core.config_providers import PoolSettings, Priority, RouteSettings, WhenPaused
+from tray_valet.core.config_providers import (
+    CandidateSettings,
+    PoolSettings,
+    Priority,
+    RouteSettings,
+    WhenPaused,
+)
 from tray_valet.core.durations import go_seconds
 from tray_valet.core.errors import (
     LoadFailed,
@@ -137,13 +143,7 @@ def _plan_of_route(route: RouteSettings, settings: Settings, directory: Director
     keep_alive_s = go_seconds(route.keep_alive)
     steps = []
     for candidate in route.candidates:
-        if (pool := settings.pools.get(candidate.provider)) is not None:
-            members = pool_members(pool, candidate.model, directory)
-        else:
-            ref = directory.find(candidate.model, candidate.provider) or directory.presume(
-                candidate.model, candidate.provider
-            )
-            members = (ref,) if ref is not None else ()
+        members = members_of(candidate, settings, directory)
         if not members:
             continue
         overrides = Overrides(
@@ -156,7 +156,7 @@ def _plan_of_route(route: RouteSettings, settings: Settings, directory: Director
             Step(
                 members=members,
                 overrides=None if overrides == Overrides() else overrides,
-                is_pool=pool is not None,
+                is_pool=candidate.provider in settings.pools,
             )
         )
     if not steps:
@@ -168,6 +168,17 @@ def _plan_of_route(route: RouteSettings, settings: Settings, directory: Director
         wait_s=float(route.wait_seconds) if route.when_paused is WhenPaused.WAIT else 0.0,
         priority=route.priority,
     )
+
+
+def members_of(
+    candidate: CandidateSettings, settings: Settings, directory: Directory
+) -> tuple[ModelRef, ...]:
+    """The models that a route's candidate means: one at a provider, or a pool's; () when there is none."""
+    model, place = candidate.model, candidate.provider
+    if (pool := settings.pools.get(place)) is not None:
+        return pool_members(pool, model, directory)
+    ref = directory.find(model, place) or directory.presume(model, place)
+    return (ref,) if ref is not None else ()
 
 
 def _step_of_name(name: str, settings: Settings, directory: Directory) -> Step | None:

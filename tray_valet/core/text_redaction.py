@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-HIDDEN = "********"
+from tray_valet.core.config_redaction import HIDDEN
+
 _LEAST_CHARS = 4  # a shorter secret would take common words with it
 _SECRET_WORDS = r"(?:api[-_. ]?key|key|token|secret|passwd|password|pwd|authorization|cookie|credential)s?"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (

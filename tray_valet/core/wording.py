@@ -1,13 +1,12 @@
-"""Words: the sentences for people, and the log's wording of a reason.
+"""Words: how sizes, durations and causes are said to people, and the log's wording of a reason.
 
-Decides: how sizes, durations, causes and facts are said. Must not: decide what is the case.
+Decides: the wording. Must not: decide what is the case, or know the facts (`fact_sentences.py` words those).
 """
 
 from __future__ import annotations
 
 import math
 
-from tray_valet.core import events as ev
 from tray_valet.core.holds import (
     Cause,
     GameCause,
@@ -24,7 +23,6 @@ _NBSP = "\u00a0"
 _UNKNOWN_RETRY_S = 5  # where nothing says when the models are back
 _LONGEST_RETRY_S = 300  # the user may end it earlier
 _DAY_S = 86_400
-_DONE_TO_SERVICE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _SIGNAL_LOG_NAMES = {HoldKind.RAM: "RAM", HoldKind.CPU: "CPU", HoldKind.VRAM: "GPU VRAM"}
 
 
@@ -168,159 +166,3 @@ def pressure_line(cause: PressureCause) -> str:
 def reason_of(model: str, message: str) -> str:
     """A loader's message without the words that every sentence about it begins with."""
     return message.removeprefix(f"{model} could not be loaded: ")
-
-
-def sentence(fact: ev.Fact) -> str:
-    """The line that stands in the activity list."""
-    match fact:
-        case ev.GameStarted(name=name, rule=rule, action=action, pid=pid):
-            tail = {
-                "off": " Your models stay, as you chose.",
-                "ask": f" Your models stay until you say: tray-valet pause --while {pid}.",
-            }.get(action, "")
-            return f"{name} started. Recognised by {rule}.{tail}"
-        case ev.GameEnded(name=name, ran_s=ran_s):
-            return f"{name} ended after {duration(ran_s)}."
-        case ev.HoldPlaced(hold=hold):
-            return f"A reason to step aside: {technical_reason(hold.cause)}."
-        case ev.HoldEnded(hold=hold):
-            return f"No longer a reason to step aside: {technical_reason(hold.cause)}."
-        case ev.StateChanged(after=after, reason=reason):
-            return f"{after.value.replace('_', ' ').capitalize()}: {reason}."
-        case ev.ModelsSetAside(models=models, freed_bytes=freed, took_s=took_s, cause=cause):
-            room = f"Making room for {cause}" if cause else "Setting the models aside"
-            return (
-                f"{room} took {duration(took_s)}. {size(freed)} freed: {listed(models)}."
-                if models
-                else "No model was loaded, so nothing had to be set aside."
-            )
-        case ev.ModelsBroughtBack(models=models, took_s=took_s):
-            return (
-                f"Back: {listed(models)} loaded again in {duration(took_s)}, with the same context."
-                if models
-                else "Nothing had to be brought back."
-            )
-        case _:
-            return _other_sentence(fact)
-
-
-def _other_sentence(fact: ev.Fact) -> str:
-    match fact:
-        case ev.RestoreFailed(model=model, message=message, next_try_s=next_try_s):
-            after = f" Trying again in {duration(next_try_s)}." if next_try_s is not None else ""
-            return f"{model} could not be brought back: {reason_of(model, message)}{after}"
-        case ev.ModelLoaded(model=model, took_s=took_s, size_bytes=n_bytes, client=client):
-            whom = f" for {client}" if client else ""
-            takes = f" It takes {size(n_bytes)}." if n_bytes else ""
-            return f"{model} loaded in {duration(took_s)}{whom}.{takes}"
-        case ev.ModelUnloaded(model=model, size_bytes=n_bytes, idle_s=idle_s):
-            why = f" after {duration(idle_s)} without use" if idle_s is not None else ""
-            freed = f" {size(n_bytes)} freed." if n_bytes else ""
-            return f"{model} unloaded{why}.{freed}"
-        case ev.ModelLoading(model=model):
-            return f"{model} is being loaded."
-        case ev.ModelReady(model=model, took_s=took_s):
-            return f"{model} is ready after {duration(took_s)}."
-        case ev.ModelUnloading(model=model):
-            return f"{model} is being unloaded."
-        case ev.ModelGone(model=model):
-            return f"{model} has left memory."
-        case ev.LoadRefused(model=model, message=message):
-            return f"{model} could not be loaded: {reason_of(model, message)}"
-        case ev.AnswersEnded(count=n, client=client, waited_s=waited_s):
-            whose = f" to {client}" if client else ""
-            return f"{count(n, 'answer')}{whose} ended: still writing after {duration(waited_s)}."
-        case ev.AnswersAwaited(count=n, client=client, waited_s=waited_s):
-            whose = f" to {client}" if client else ""
-            return f"{count(n, 'answer')}{whose} finished within {duration(waited_s)}."
-        case ev.RunnerKilled(provider=provider, model=model, waited_s=waited_s):
-            return f"{provider} did not let go of {model} in {duration(waited_s)}, so its process was ended."
-        case ev.RunnerCrashed(model=model, message=message, retry_in_s=retry_in_s, is_start=is_start):
-            what = "could not be started again" if is_start else "ended unexpectedly"
-            again = f" It is started again in {duration(retry_in_s)}." if retry_in_s is not None else ""
-            return f"{model} {what}: {message}{again}"
-        case ev.RunnerGivenUp(model=model, message=message, times=times, within_s=within_s):
-            return (
-                f"{model} ended unexpectedly {count(times, 'time')} within {duration(within_s)} and is not "
-                f"started again by itself: {message} Once the cause is gone, load it or reset it."
-            )
-        case ev.ModelReloadedDuringPause(provider=provider, model=model, client=client):
-            program = f"“{client}” (process {fact.pid})" if client else "A program"
-            again = f" ({fact.times} times now)" if fact.times > 1 else ""
-            when = f" in {duration(fact.out_in_s)}" if fact.out_in_s >= 1 else ""
-            return (
-                f"{program} loaded {model} at {provider} itself during the pause{again}. It is set aside "
-                f"again{when}; programs that use the valet's address are not surprised."
-            )
-        case ev.PauseUnfinished(cause=cause, message=message):
-            room = f"Making room for {cause}" if cause else "Setting the models aside"
-            return f"{room} takes long. {message}"
-        case ev.MemoryStillHeld(provider=provider, held_bytes=held, is_vram=is_vram):
-            what = "VRAM" if is_vram else "RAM"
-            return f"{size(held)} of {what} is still in use after the pause. {provider} may need a restart."
-        case ev.ProviderLost(provider=provider, message=message):
-            return f"{provider} does not answer. {message}"
-        case ev.ProviderBack(provider=provider):
-            return f"{provider} answers again."
-        case ev.ServiceStarted(provider=provider, took_s=took_s, is_restart=is_restart):
-            return f"{provider} {'re' if is_restart else ''}started in {duration(took_s)}."
-        case ev.ServiceStopped(provider=provider, took_s=took_s, was_killed=was_killed):
-            how = " It did not end when it was asked, so its process was ended." if was_killed else ""
-            return f"{provider} stopped in {duration(took_s)}, as you asked.{how}"
-        case ev.ServiceFailed(provider=provider, action=action, message=message):
-            return f"{provider} could not be {_DONE_TO_SERVICE.get(action, action)}: {message}"
-        case ev.DownloadProgressed(download=download):
-            return f"{download.model} is being downloaded."
-        case ev.DownloadFinished(model=model, size_bytes=n_bytes, took_s=took_s):
-            takes = f" It takes {size(n_bytes)}." if n_bytes else ""
-            return f"{model} was downloaded in {duration(took_s)}.{takes}"
-        case ev.DownloadFailed(model=model, message=message):
-            return f"{model} could not be downloaded: {message}"
-        case ev.DownloadCancelled(model=model):
-            return f"The download of {model} was cancelled."
-        case ev.ModelDeleted(provider=provider, model=model, size_bytes=n_bytes):
-            freed = f" {size(n_bytes)} freed." if n_bytes else ""
-            return f"{model} was deleted from {provider}, as you asked.{freed}"
-        case ev.SettingsApplied(paths=paths):
-            return f"New settings are in use: {listed(paths)}." if paths else "The settings were read again."
-        case ev.SettingsBroken(message=message):
-            return f"The settings file has a mistake, the last good settings stay in use. {message}"
-        case ev.RestartNeeded(paths=paths):
-            return f"Restart Tray Valet for the new {listed(paths)}."
-        case ev.JournalUnwritable(path=path, message=message):
-            return (
-                f"{path} cannot be written: {message}. Models that are set aside come back, "
-                "unless Tray Valet is interrupted meanwhile."
-            )
-        case ev.Overcommitted(model=model, size_bytes=n_bytes, limit_pct=limit, total_bytes=total):
-            return (
-                f"{model} takes {size(n_bytes)}, more than {limit:.0f}% of the {size(total)} of RAM here. "
-                "A smaller one would leave room for other programs."
-            )
-        case ev.ValetStarted(interrupted_models=(), was_interrupted=was_interrupted):
-            if was_interrupted:
-                return "Tray Valet was interrupted. Nothing had to be brought back."
-            return "Tray Valet started."
-        case ev.ValetStarted(interrupted_models=models, was_paused=was_paused):
-            when = "while paused" if was_paused else "with models loaded"
-            return (
-                f"Tray Valet was interrupted {when}. {count(len(models), 'model')} will be brought back: "
-                f"{listed(models)}."
-            )
-    return ev.kind_of(fact).replace("_", " ")
-
-
-PROBLEM_FACTS = (
-    ev.RestoreFailed,
-    ev.LoadRefused,
-    ev.RunnerCrashed,
-    ev.RunnerGivenUp,
-    ev.PauseUnfinished,
-    ev.MemoryStillHeld,
-    ev.ProviderLost,
-    ev.ServiceFailed,
-    ev.DownloadFailed,
-    ev.SettingsBroken,
-    ev.JournalUnwritable,
-    ev.Overcommitted,
-)
