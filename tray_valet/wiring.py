@@ -17,7 +17,6 @@ from tray_valet.adapters.providers import ProviderBuilder
 from tray_valet.adapters.services import ServiceAdapters
 from tray_valet.core.config import Appearance, LocalAccess, Settings
 from tray_valet.core.desks import Desks
-from tray_valet.core.holds import HoldKind
 from tray_valet.core.revival import Crash, definition_of
 from tray_valet.core.watchdog import State
 from tray_valet.desktop.autostart import launch_command, system_autostart
@@ -50,6 +49,7 @@ from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
 from tray_valet.services.memory_probe import MemoryProbe
 from tray_valet.services.model_store import StoreDesk
+from tray_valet.services.models_folder import ModelsFolder
 from tray_valet.services.notifier import NotifierService
 from tray_valet.services.picture import Addresses, Picture
 from tray_valet.services.pressure_watch import PressureWatch
@@ -92,7 +92,6 @@ class Wiring:
         self.quit_requested = asyncio.Event()
         self.fleet_changed = asyncio.Event()
         self.addresses = Addresses()
-        self.models_folder = ""
         self.token = secrets.token_urlsafe(32)
         self.secrets = Secrets(directories.secrets_file)
         self.autostart = AutostartWish(
@@ -126,21 +125,24 @@ class Wiring:
         record = self.activity.record
         self.holds = HoldBook(self.clock, self.table, record, self._on_holds_change)
         self.fleet = Fleet(self.clock, record, self._on_fleet_change)
+        self._models_folder = ModelsFolder(self.fleet, str(self.directories.models_dir))
+        self.find_models_folder = self._models_folder.find
         self.tally = TallyBook(self.clock)
         self.activity.tell(self.tally.note)
         self.ledger = LedgerBook(self.directories.ledger_file, self.clock, write_atomically)
         self.activity.tell(self.ledger.note)
-        self.traffic = Traffic(lambda ref: self.fleet.knows(ref))
+        self.traffic = Traffic(self.fleet.knows)
         self.activity.tell(self.traffic.note_fact)
         self.request_log = RequestLog(self.directories.requests_file)
         self.journal = JournalBook(self.directories.journal_file, self.clock, write_atomically, record)
         self._gpus = gpu_sensor(self.clock)
         self._host = host_sensor(self.clock)
+        self._probe = MemoryProbe(self.table, self._gpus)
         self.machine = Machine(
             self._host,
             self._gpus,
             self.clock,
-            self._models_dir,
+            lambda: self._models_folder.path,
             lambda: bool(self.fleet.residents()),
         )
 
@@ -152,18 +154,8 @@ class Wiring:
             lambda: self.settings,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
-            lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
+            lambda: self.cpu_yield.is_yielding,
         )
-        self.loader = Loader(
-            self.fleet,
-            self.clock,
-            self.activity.record,
-            lambda: self.settings.models,
-            lambda ref: bool(self.dispatcher.in_flight(ref)),
-            lambda demand: self.watchdog.closed_by(demand),
-            lambda ref: any(queue.waiting for queue in self.dispatcher.queues() if queue.ref == ref),
-        )
-        self.dispatcher.loader = self.loader
         self.cpu_yield = CpuYield(self.fleet, lambda: self.holds.in_effect)
         self.revival = Revival(
             self.fleet,
@@ -173,13 +165,23 @@ class Wiring:
             lambda ref: definition_of(self.settings, ref),
             lambda slot, request: self.loader.ensure(slot, request),
         )
-        self.loader.revival = self.revival
-        self.loader.fit = Fit(
+        self.loader = Loader(
             self.fleet,
-            lambda: self.machine.sample(0.0),
-            MemoryProbe(self.table, self._gpus).with_vram,
+            self.clock,
+            self.activity.record,
             lambda: self.settings.models,
+            lambda ref: bool(self.dispatcher.in_flight(ref)),
+            lambda demand: self.watchdog.closed_by(demand),
+            lambda ref: any(queue.waiting for queue in self.dispatcher.queues() if queue.ref == ref),
+            self.revival,
+            Fit(
+                self.fleet,
+                lambda: self.machine.sample(0.0),
+                self._probe.with_vram,
+                lambda: self.settings.models,
+            ),
         )
+        self.dispatcher.loader = self.loader
         self.idle = IdleUnloader(
             self.fleet,
             self.loader,
@@ -195,7 +197,7 @@ class Wiring:
             self.dispatcher,
             self.loader,
             self.journal,
-            MemoryProbe(self.table, self._gpus),
+            self._probe,
             self.clock,
             self.activity.record,
             lambda: self.settings.eviction,
@@ -258,8 +260,8 @@ class Wiring:
             self.clock,
             self.activity.record,
             DownloadBook(self.directories.downloads_file, write_atomically),
-            DiskGuard(self._host.disk, self._own_models_dir),
-            lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
+            DiskGuard(self._host.disk, lambda: self._models_folder.own),
+            lambda: self.cpu_yield.is_yielding,
         )
         self.declared = DeclaredModels(self.fleet, self.downloads, lambda: self.settings)
         self.activity.tell(self.declared.note)
@@ -452,22 +454,6 @@ class Wiring:
         self.holds.override(hold_ids)
         if not self.holds.in_effect:
             self.watchdog.resume_anyway()
-
-    def _models_dir(self) -> str:
-        """Where the models lie: a local provider's folder, as far as it was told."""
-        return self.models_folder or self._own_models_dir()
-
-    def _own_models_dir(self) -> str:
-        return str(self.directories.models_dir)
-
-    async def find_models_folder(self) -> None:
-        """Ask the local providers where their models lie, the first that can download first."""
-        providers = [slot.provider for slot in self.fleet.slots.values() if slot.provider.is_local]
-        for provider in sorted(providers, key=lambda each: not each.can_pull):
-            if folder := await provider.models_folder():
-                self.models_folder = folder
-                return
-        self.models_folder = ""
 
     def _who_listens(self, port: int) -> str | None:
         found = self.table.listening_on(port)

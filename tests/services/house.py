@@ -29,6 +29,7 @@ from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.clock import SystemClock
 from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.evictor import Evictor
+from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
@@ -36,6 +37,7 @@ from tray_valet.services.loader import Loader
 from tray_valet.services.memory_probe import MemoryProbe
 from tray_valet.services.reload_fights import ReloadFights
 from tray_valet.services.restorer import Restorer
+from tray_valet.services.revival import Revival
 from tray_valet.services.watchdog import Watchdog
 
 GB = 2**30
@@ -239,6 +241,7 @@ class House:
             lambda ref: self.restorer.request_for(ref),
             lambda: any(hold.kind is HoldKind.GAME for hold in self.holds.in_effect),
         )
+        probe = MemoryProbe(self.table, NoGpus())
         self.loader = Loader(
             self.fleet,
             clock,
@@ -246,6 +249,16 @@ class House:
             ModelsSettings,
             lambda ref: bool(self.dispatcher.in_flight(ref)),
             lambda demand: self.watchdog.closed_by(demand),
+            lambda ref: False,
+            Revival(
+                self.fleet,
+                clock,
+                self.facts.append,
+                lambda demand: self.watchdog.closed_by(demand),
+                lambda ref: None,
+                lambda slot, request: self.loader.ensure(slot, request),
+            ),
+            Fit(self.fleet, self._measured, probe.with_vram, ModelsSettings),
         )
         self.dispatcher.loader = self.loader
         self.evictor = Evictor(
@@ -253,7 +266,7 @@ class House:
             self.dispatcher,
             self.loader,
             self.journal,
-            MemoryProbe(self.table, NoGpus()),
+            probe,
             clock,
             self.facts.append,
             lambda: eviction,
@@ -272,6 +285,9 @@ class House:
             self.dispatcher.gate_changed,
         )
         self.clock = clock
+
+    async def _measured(self) -> MachineSample:
+        return self.sample or machine(1024 * GB)
 
     def _on_fleet_change(self) -> None:
         self.dispatcher.fleet_changed()
@@ -321,7 +337,7 @@ class House:
         self.holds.place(hold)
         return hold
 
-    async def reaches(self, *states: State, within_s: float = 5.0) -> State:
+    async def reaches(self, *states: State, within_s: float = 30.0) -> State:
         """Wait for one of these states."""
         state = await self.watchdog.settled(frozenset(states), within_s)
         assert state in states, f"{state}; {self.facts}"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.services.house import FakeProvider, House
+from tests.web.fake_valet import FakeClock
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import LoadFailed, Paused, UnknownModel, ValetError
+from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.models import ConditionType, LoadRequest, ModelRef
 from tray_valet.core.revival import Crash, Patience, TroubleStatus
 from tray_valet.core.watchdog import State
-from tray_valet.core.wording import sentence
 from tray_valet.services.revival import Revival
 
 A, B = ModelRef("fake", "a"), ModelRef("fake", "b")
+# The refusals' times pass in one test alone, by a clock of its own.
 QUICK = Patience(first_wait_s=0.02, longest_wait_s=0.05, first_refusal_s=0.3, longest_refusal_s=0.6)
 
 
@@ -64,6 +67,11 @@ class Scene:
             while self.house.fleet.is_loaded(ref) is None:  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.005)
 
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not is_so():  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.005)
+
     async def until_given_up(self, ref: ModelRef = A) -> None:
         """Crash it as soon as it is ready, until nothing comes any more."""
         async with asyncio.timeout(20):
@@ -77,6 +85,11 @@ class Scene:
 
     def loads(self) -> int:
         return sum(what == "load" for what, _ in self.provider.calls)
+
+
+def restarts() -> list[asyncio.Task[Any]]:
+    """What waits to start something again."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("restart ")]
 
 
 @pytest.fixture
@@ -99,6 +112,19 @@ async def test_r14_a_crashed_runner_comes_back_as_it_was(scene: Scene) -> None:
     again = scene.provider.requests[-1]
     assert (again.context_length, again.ttl_s) == (8192, 60.0)
     assert scene.revival.states() == {}
+
+
+async def test_a_crash_in_the_moment_it_is_ready_again_is_not_missed(scene: Scene) -> None:
+    await scene.load()
+    scene.provider.thawed.clear()  # the look that follows the restart takes its time
+    scene.crash()
+    await scene.until(lambda: "a" in scene.provider.loaded)
+    assert scene.loads() == 2
+    scene.crash()
+    scene.provider.thawed.set()
+    await scene.until_loaded()
+    assert scene.loads() == 3
+    assert len(scene.house.seen(ev.RunnerCrashed)) == 2
 
 
 async def test_a_crash_is_said_with_when_it_is_started_again(scene: Scene) -> None:
@@ -208,16 +234,17 @@ async def test_a_request_that_waits_for_a_restart_is_refused_when_a_game_starts(
 
 
 async def test_what_is_unloaded_on_purpose_stays_away(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, Patience(first_wait_s=0.1))
+    scene = Scene(tmp_path, Patience(first_wait_s=3600.0))
     async with scene.house.running():
         await scene.load()
         scene.crash()
+        assert [task.get_name() for task in restarts()] == ["restart fake/a"]
         waiting = asyncio.create_task(scene.load())
         await asyncio.sleep(0.02)
         await scene.house.loader.unload(scene.slot, "a")
         with pytest.raises(LoadFailed, match="unloaded"):
             await waiting
-        await asyncio.sleep(0.3)
+        await scene.until(lambda: restarts() == [])  # nothing is left that would start it
         assert scene.loads() == 1
         assert scene.revival.states() == {} or scene.revival.states()[A].retry_in_s is None
         await scene.load()
@@ -240,12 +267,15 @@ async def test_a_restart_that_cannot_succeed_is_not_tried_again(scene: Scene, er
     await scene.load()
     scene.provider.load_errors = [error]
     scene.crash()
-    await asyncio.sleep(0.3)
+    await scene.until(lambda: scene.loads() == 2 and scene.revival.states() == {})
+    await asyncio.sleep(0.2)
     assert scene.loads() == 2
     assert scene.revival.states() == {}
+    assert restarts() == []
 
 
 async def test_a_load_that_fails_is_not_started_over_and_over(scene: Scene) -> None:
+    clock = scene.revival._clock = FakeClock()
     scene.provider.load_errors = [LoadFailed("a could not be loaded: bad magic.") for _ in range(9)]
     for _ in range(30):
         with pytest.raises(LoadFailed):
@@ -254,7 +284,7 @@ async def test_a_load_that_fails_is_not_started_over_and_over(scene: Scene) -> N
     trouble = scene.revival.states()[A]
     assert (trouble.status, trouble.attempts, trouble.retry_in_s) == (TroubleStatus.FAILED, 3, None)
     assert "3 times in a row: bad magic." in trouble.error
-    await asyncio.sleep(0.35)
+    clock.now_s += 0.31
     with pytest.raises(LoadFailed):
         await scene.load()
     assert scene.loads() == 4, "one new try after the wait"

@@ -74,7 +74,7 @@ class DeclaredBench(Bench):
 
     async def has_looked(self) -> None:
         """Until nothing is due any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.declared._due or self.declared._woken.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.02)
@@ -83,7 +83,7 @@ class DeclaredBench(Bench):
         return sorted((d.model, d.state) for d in self.downloads.all())
 
     async def ends(self, model: str) -> Download:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 for download in self.downloads.all():
                     if download.model == model and download.has_ended:
@@ -140,7 +140,7 @@ async def test_c8_a_cancelled_one_waits_for_other_settings_of_its_provider(tmp_p
         assert bench.listed() == [("new:latest", DownloadState.CANCELLED)]
         bench.provider.gate.set()
         bench.apply(ollama=OllamaSettings(models=("new", "other")))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while bench.provider.models[1:] != ("new:latest", "other:latest"):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
@@ -152,7 +152,7 @@ async def test_c8_a_cancelled_one_is_queued_again_at_the_next_start(tmp_path: Pa
         await first.has_looked()
         await first.store.cancel(first.downloads.all()[0].id)
     async with DeclaredBench(tmp_path, "new").serving() as again:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while ("new:latest", DownloadState.DONE) not in again.listed():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
@@ -175,7 +175,7 @@ async def test_a_silent_provider_is_looked_through_once_it_answers(
     bench = DeclaredBench(tmp_path, "new")
     bench.provider.is_listing_broken = True
     async with bench.serving():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while bench.provider.lists < 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert bench.listed() == []  # nothing is known to be missing

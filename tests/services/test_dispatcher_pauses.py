@@ -82,6 +82,7 @@ async def test_wait_waits_for_the_end_of_the_pause(house: House, cloud: FakeProv
         hold = house.game()
         await house.reaches(State.PAUSED)
         client = Client(house, Wish(model="wait"))
+        await asyncio.sleep(0)  # it waits from here on
         await asyncio.sleep(0.1)
         assert client.lease is None
         house.holds.end(hold.id)

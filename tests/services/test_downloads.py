@@ -40,6 +40,12 @@ class Fetcher(FakeProvider):
         self.left: list[str] = []
         self.running = self.most_running = 0
 
+    async def begins(self) -> None:
+        """Wait until it is at a download."""
+        async with asyncio.timeout(30):
+            while not self.running:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         self.pulls.append(model)
         self.running += 1
@@ -108,7 +114,7 @@ class Bench:
         return next(d.state for d in self.downloads.all() if d.id == download_id)
 
     async def reaches(self, download_id: str, *states: DownloadState) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.state(download_id) not in states:  # noqa: ASYNC110  it tells nobody
                 await asyncio.sleep(0.01)
 
@@ -120,7 +126,7 @@ async def test_a_model_is_downloaded_and_then_can_be_loaded(tmp_path: Path) -> N
     async with Bench(tmp_path, Fetcher()).running() as bench:
         begun = await bench.store.pull("new")
         assert begun.state is DownloadState.QUEUED
-        done = await asyncio.wait_for(bench.store.wait(begun.id), 10)
+        done = await asyncio.wait_for(bench.store.wait(begun.id), 30)
         assert (done.state, done.completed_bytes, done.provider) == (DownloadState.DONE, 3 * MIB, "fake")
         assert bench.fleet.find("new") is not None
         [finished] = bench.seen(ev.DownloadFinished)
@@ -141,6 +147,22 @@ async def test_the_same_model_is_downloaded_once_and_one_at_a_time(tmp_path: Pat
         await bench.reaches(other.id, DownloadState.DONE)
     assert provider.pulls == ["x", "y"]
     assert provider.most_running == 1
+
+
+async def test_a_download_says_that_it_waits_for_a_provider_that_does_not_answer(tmp_path: Path) -> None:
+    provider = Fetcher()
+    async with Bench(tmp_path, provider).running() as bench:
+        provider.is_away = True
+        while not bench.fleet.slots["fake"].is_down:
+            await bench.fleet.refresh()
+        begun = await bench.store.pull("fake/x")
+        async with asyncio.timeout(30):
+            while not any(d.status == "waiting until fake answers" for d in bench.downloads.all()):  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+        provider.is_away = False
+        await bench.fleet.refresh()
+        bench.downloads.look_soon()
+        await bench.reaches(begun.id, DownloadState.DONE)
 
 
 async def test_providers_do_not_wait_for_each_other(tmp_path: Path) -> None:
@@ -225,7 +247,7 @@ async def test_a_damaged_list_is_put_aside(tmp_path: Path) -> None:
     async with Bench(tmp_path, Fetcher()).running() as bench:
         assert bench.downloads.all() == ()
         await bench.reaches((await bench.store.pull("x")).id, DownloadState.DONE)
-    assert (tmp_path / "downloads.damaged.json").read_bytes() == b"{half"
+    assert (tmp_path / "downloads.damaged").read_bytes() == b"{half"
 
 
 async def test_downloads_pause_during_a_game_and_go_on_after_it(tmp_path: Path) -> None:
@@ -234,6 +256,7 @@ async def test_downloads_pause_during_a_game_and_go_on_after_it(tmp_path: Path) 
     async with Bench(tmp_path, provider).running() as bench:
         begun = await bench.store.pull("x")
         await bench.reaches(begun.id, DownloadState.RUNNING)
+        await provider.begins()
         bench.is_held = True
         bench.downloads.look_soon()
         await bench.reaches(begun.id, DownloadState.PAUSED)

@@ -169,3 +169,19 @@ async def test_a_restore_is_not_judged_here(scene: Scene) -> None:
     scene.provider.memory_needs["big"] = on_host(100 * GB)
     slot = scene.house.fleet.slots["fake"]
     await scene.house.loader.ensure(slot, LoadRequest(model="big"), makes_room=False)
+
+
+async def test_a_model_that_leaves_meanwhile_does_not_lend_its_size_to_another(scene: Scene) -> None:
+    scene.provider.size_bytes = 1 * GB
+    await scene.load("a")
+    scene.provider.size_bytes = 4 * GB
+    await scene.load("b")
+
+    async def with_vram(models: Sequence[LoadedModel]) -> list[LoadedModel]:
+        scene.house.fleet.note_gone(ModelRef("fake", "a"))
+        return list(models)
+
+    fit = Fit(scene.house.fleet, scene._sample, with_vram, lambda: scene.settings)
+    scene.house.loader.fit = fit
+    await scene.load("big", on_host(8 * GB))
+    assert scene.unloads == ["b"]

@@ -25,7 +25,7 @@ async def test_after_three_times_down_in_the_middle_of_its_load_it_is_given_up(t
         await house.reaches(State.PAUSED)
         provider.load_errors = [ProviderUnreachable("It went away.") for _ in range(50)]
         house.holds.end(hold.id)
-        await house.reaches(State.RUNNING, within_s=15)
+        await house.reaches(State.RUNNING)
         [fact] = house.seen(ev.RestoreFailed)
         assert isinstance(fact, ev.RestoreFailed)
         assert "3 times" in fact.message
@@ -44,6 +44,6 @@ async def test_a_provider_that_goes_away_twice_and_then_stays_gets_its_model_bac
         await house.reaches(State.PAUSED)
         provider.load_errors = [ProviderUnreachable("It went away.") for _ in range(2)]
         house.holds.end(hold.id)
-        await house.reaches(State.RUNNING, within_s=15)
+        await house.reaches(State.RUNNING)
         assert set(provider.loaded) == {"a"}
         assert house.seen(ev.RestoreFailed) == []

@@ -34,12 +34,13 @@ async def main():
     book = LedgerBook(pathlib.Path(sys.argv[1]), FakeClock(), write_atomically, write_after_s=0.0)
     book.read()
     writing = asyncio.create_task(book.run())
-    n = 0
+    n, is_said = 0, False
     while True:
         n += 1
         play(book, f"Game {n % 200}")
-        if n == 20:
+        if n >= 20 and not is_said and pathlib.Path(sys.argv[1]).exists():
             print("up", flush=True)
+            is_said = True
         await asyncio.sleep(0.001)
 
 asyncio.run(main())
@@ -121,7 +122,7 @@ async def test_changes_are_written_together_some_time_later(open_book: Callable[
     writing = asyncio.create_task(book.run())
     for n in range(50):
         play(book, f"Game {n}")
-    await asyncio.wait_for(is_written.wait(), 5)
+    await asyncio.wait_for(is_written.wait(), 30)
     await asyncio.sleep(0.3)
     writing.cancel()
     assert len(written) == 1

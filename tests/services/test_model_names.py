@@ -117,3 +117,13 @@ async def test_who_asks_for_a_model_whose_file_is_missing_is_told_so(house_of: M
                 await house.fleet.resolve(name, provider)
         for name, provider in (("first/lost", None), ("lost", "first"), ("lose", None)):
             assert "lost.gguf" not in str(house.fleet.unknown(name, provider))
+
+
+async def test_who_names_the_wrong_provider_is_told_who_has_the_model(house_of: MakeHouse) -> None:
+    house = house_of(FakeProvider("first", ("only",)), FakeProvider("second", ("other",)))
+    async with house.running():
+        await house.fleet.installed()
+        said = str(house.fleet.unknown("only", "second"))
+        assert said == "second has no model called “only”. first has one."
+        assert str(house.fleet.unknown("othre", "second")).endswith("Did you mean other?")
+        assert str(house.fleet.unknown("onyl", "second")) == "second has no model called “onyl”."

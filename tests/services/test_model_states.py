@@ -45,7 +45,7 @@ async def test_a_model_is_starting_ready_stopping_and_off(tmp_path: Path) -> Non
         assert told.now()["a"] == "ready"
         provider.thawed.clear()
         leaving = asyncio.create_task(house.loader.unload(slot, "a"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not house.loader.unloading:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert told.now()["a"] == "stopping"

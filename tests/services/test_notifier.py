@@ -69,11 +69,11 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(3000):
         if is_so():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("not seen in 10 s")
+    raise AssertionError("not seen in 30 s")
 
 
 async def test_a_pause_for_a_game_is_shown_and_keep_running_overrides_its_hold(scene: Scene) -> None:

@@ -22,7 +22,7 @@ async def test_a_provider_that_holds_on_and_cannot_be_ended_is_named_once_in_a_p
     provider.kill_error = CannotKill("It belongs to another user.", remedy="sudo systemctl restart ollama")
     async with house.running():
         house.game()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len([call for call in provider.calls if call[0] == "kill"]) < 3:  # noqa: ASYNC110  it has no event
                 await asyncio.sleep(0.05)
         assert house.watchdog.state is State.PAUSING

@@ -52,7 +52,7 @@ class Watched:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110  # the watched has no event for it
             await asyncio.sleep(0.001)
 

@@ -497,3 +497,58 @@ def test_any_file_says_the_change_and_the_rest_afterwards(path: Path, make: Call
         tree = parse_settings(path.read_bytes())
         assert store.problem is None
         assert tree.entries
+
+
+RULES = """\
+games:
+  grace_seconds: 60
+  rules:   # the first that matches wins
+    # ours
+    - {exe: blender, verdict: game} # step aside for Blender, too
+
+    # never these
+    - {name: Factorio, action: off} # too small
+    - root: /opt/tools
+      verdict: not   # no game here
+log: {level: info}
+"""
+BLENDER = {"exe": "blender", "verdict": "game"}
+FACTORIO = {"name": "Factorio", "action": "off"}
+TOOLS = {"root": "/opt/tools", "verdict": "not"}
+HADES = {"root": "steam:1145360", "action": "off"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "old", "new"),
+    [
+        (
+            [HADES, BLENDER, FACTORIO, TOOLS],
+            "    # ours\n",
+            '    - {root: "steam:1145360", action: "off"}\n    # ours\n',
+        ),
+        (
+            [BLENDER, FACTORIO, TOOLS, HADES],
+            "# no game here\n",
+            '# no game here\n    - {root: "steam:1145360", action: "off"}\n',
+        ),
+        ([BLENDER, TOOLS], "    - {name: Factorio, action: off} # too small\n", ""),
+        (
+            [BLENDER, {**FACTORIO, "action": "ask"}, TOOLS],
+            "{name: Factorio, action: off}",
+            "{name: Factorio, action: ask}",
+        ),
+        ([BLENDER, FACTORIO], "    - root: /opt/tools\n      verdict: not   # no game here\n", ""),
+        (
+            [BLENDER, FACTORIO, {**TOOLS, "verdict": "game"}],
+            "    - root: /opt/tools\n      verdict: not   # no game here\n",
+            '    - {root: "/opt/tools", verdict: game}\n',
+        ),
+    ],
+)
+def test_a_change_of_a_list_leaves_the_other_items_and_their_comments(
+    path: Path, rules: list[dict[str, Any]], old: str, new: str
+) -> None:
+    store = store_of(path, RULES)
+    store.update({"games": {"rules": rules}})
+    assert path.read_text() == RULES.replace(old, new)
+    assert len(store.current.games.rules) == len(rules)

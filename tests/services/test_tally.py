@@ -45,6 +45,16 @@ def test_a_pause_is_counted_for_the_hold_that_began_it_and_only_once() -> None:
     assert book.seen().pauses == {"game": 1, "ram": 1}
 
 
+def test_a_pause_is_not_counted_for_a_game_that_the_models_stay_beside() -> None:
+    book = TallyBook(Clock())
+    book.note(ev.HoldPlaced(hold=hold(HoldKind.GAME)))
+    for state in (State.PAUSING, State.PAUSED, State.RESUMING, State.RUNNING):  # the user chose Keep running
+        book.note(change(state))
+    book.note(ev.HoldPlaced(hold=hold(HoldKind.USER)))
+    book.note(change(State.PAUSED))
+    assert book.seen().pauses == {"game": 1, "user": 1}
+
+
 def test_a_pause_that_never_came_to_be_is_none() -> None:
     book = TallyBook(Clock())
     book.note(change(State.PAUSING))

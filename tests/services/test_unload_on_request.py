@@ -16,6 +16,7 @@ from tray_valet.core.config import EvictionSettings, Settings
 from tray_valet.core.errors import UnknownModel, ValetError
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
+from tray_valet.core.watchdog import State
 from tray_valet.services.activity import Activity
 from tray_valet.services.request_log import RequestLog
 from tray_valet.services.tally import TallyBook
@@ -31,8 +32,12 @@ class _Store:
 
 
 def valet_in(house: House, tmp_path: Path, drain_seconds: float) -> ValetService:
-    """The facade over the house; what an unload does not touch is left out."""
-    settings = Settings(eviction=EvictionSettings(drain_seconds=drain_seconds))
+    """The facade over the house, for unloads."""
+    return valet_over(house, tmp_path, Settings(eviction=EvictionSettings(drain_seconds=drain_seconds)))
+
+
+def valet_over(house: House, tmp_path: Path, settings: Settings) -> ValetService:
+    """The facade over the house; what the house does not have is left out."""
     parts: dict[str, Any] = {
         "clock": house.clock,
         "table": house.table,
@@ -69,7 +74,7 @@ async def _answer(valet: ValetService, finished: asyncio.Event, revoked: list[Va
 
 
 async def _in_flight(house: House) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not house.dispatcher.in_flight(A):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -94,7 +99,7 @@ async def test_an_answer_that_ends_in_time_is_whole(tmp_path: Path) -> None:
         answer = asyncio.create_task(_answer(valet, finished, revoked))
         await _in_flight(house)
         unload = asyncio.create_task(valet.unload("a"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not house.loader.unloading:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert house.fleet.is_loaded(A) is not None  # it waits
@@ -112,7 +117,7 @@ async def test_a_request_that_comes_meanwhile_gets_the_model_loaded_anew(tmp_pat
         first = asyncio.create_task(_answer(valet, asyncio.Event(), revoked))
         await _in_flight(house)
         unload = asyncio.create_task(valet.unload("a"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not house.loader.unloading:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         late: list[ValetError] = []
@@ -121,7 +126,7 @@ async def test_a_request_that_comes_meanwhile_gets_the_model_loaded_anew(tmp_pat
         await unload
         await first
         finished.set()
-        await asyncio.wait_for(second, 5)
+        await asyncio.wait_for(second, 30)
         assert (len(revoked), late) == (1, [])
         assert [call for call in provider.calls if call[1] == "a"] == [
             ("load", "a"),
@@ -172,3 +177,47 @@ def _wish(model: str) -> Any:
     from tray_valet.core.models import LoadRequest
 
     return LoadRequest(model=model)
+
+
+async def test_a_model_is_leaving_until_the_last_unload_of_it_is_over(tmp_path: Path) -> None:
+    gate, calls = asyncio.Event(), []
+
+    class Slow(FakeProvider):
+        async def unload(self, model: str) -> None:
+            calls.append(model)
+            if len(calls) == 2:
+                await gate.wait()
+            await super().unload(model)
+
+    provider = Slow()
+    provider.put("a")
+    house = House(tmp_path, provider, EvictionSettings())
+    async with house.running(), asyncio.timeout(10):
+        slot = house.fleet.slots["fake"]
+        first, second = (asyncio.create_task(house.loader.unload(slot, "a")) for _ in range(2))
+        await first
+        assert house.loader.is_leaving(A), "a request that came now would load it, and lose it again"
+        gate.set()
+        await second
+        assert not house.loader.is_leaving(A)
+
+
+async def test_a_model_that_is_unloaded_while_it_is_being_brought_back_stays_out(tmp_path: Path) -> None:
+    provider = FakeProvider()
+    provider.put("a")
+    provider.put("b")
+    house = House(tmp_path, provider, EvictionSettings(drain_seconds=0.2))
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        provider.load_s = 1.0
+        house.holds.end(hold.id)
+        async with asyncio.timeout(30):
+            while A not in house.loader.loading:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+        await valet_in(house, tmp_path, 0.2).unload("a")
+        await house.reaches(State.RUNNING)
+        assert set(provider.loaded) == {"b"}
+        assert house.journal.missing == ()
+        assert house.seen(ev.RestoreFailed) == []
+        assert provider.calls.count(("load", "a")) == 1

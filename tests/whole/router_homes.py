@@ -114,7 +114,7 @@ def ask_runner(valet: ValetProcess, model: str, path: str) -> httpx.Response:
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     keys = [entry.partition(b"=")[2].decode() for entry in entries if entry.startswith(b"LLAMA_API_KEY=")]
     headers = {"authorization": f"Bearer {keys[0]}"} if keys else {}
-    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=10, trust_env=False)
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60, trust_env=False)
 
 
 def busy_slots(valet: ValetProcess, model: str) -> int:

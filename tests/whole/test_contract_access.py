@@ -31,7 +31,7 @@ class Served(NamedTuple):
 
     def get(self, path: str, at: str = "127.0.0.1", **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.get(f"http://{at}:{self.port}{path}", headers=named, timeout=10, trust_env=False)
+        return httpx.get(f"http://{at}:{self.port}{path}", headers=named, timeout=60, trust_env=False)
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "tray_valet", *words]
@@ -99,7 +99,7 @@ def test_from_elsewhere_the_key_is_needed_and_shown_nowhere(tmp_path: Path) -> N
         assert status.status_code == 200, "this machine needs none"
         assert status.json()["security"].items() >= {"lan_exposed": True, "auth_enabled": True}.items()
         changed = httpx.put(
-            f"http://127.0.0.1:{valet.port}/config", json={"ram_pause_pct": 90}, trust_env=False
+            f"http://127.0.0.1:{valet.port}/config", json={"ram_pause_pct": 90}, trust_env=False, timeout=60
         )
         assert changed.status_code == 200
         answers = "".join(
@@ -168,14 +168,14 @@ def test_a_file_that_is_wrong_is_told_on_the_terminal_with_path_and_line(tmp_pat
 def test_a_reader_of_events_gets_the_snapshot_first_and_then_every_fact(tmp_path: Path) -> None:
     with served(tmp_path / "home", _ports()) as valet:
         url = f"http://127.0.0.1:{valet.port}"
-        with httpx.stream("GET", f"{url}/events", timeout=10, trust_env=False) as stream:
+        with httpx.stream("GET", f"{url}/events", timeout=60, trust_env=False) as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             lines = (line for line in stream.iter_lines() if line.startswith(("event:", "data:")))
             assert next(lines) == "event: snapshot"
             assert json.loads(next(lines).removeprefix("data: "))["watchdog"]["state"] == "running"
-            httpx.post(f"{url}/pause", timeout=10, trust_env=False)
+            httpx.post(f"{url}/pause", timeout=60, trust_env=False)
             kinds: list[str] = []
-            end_s = time.monotonic() + 10
+            end_s = time.monotonic() + 45
             while "state_changed" not in kinds[1:] and time.monotonic() < end_s:
                 kinds.append(next(lines).removeprefix("event: "))
                 fact = json.loads(next(lines).removeprefix("data: "))

@@ -230,7 +230,7 @@ def test_bodies_that_are_no_json_object_are_refused(valet: ValetProcess, body: b
 
 def _raw(valet: ValetProcess, method: str, path: str, headers: dict[str, str], body: Any = None) -> int:
     url = valet.control.base_url
-    connection = http.client.HTTPConnection(url.host, url.port, timeout=10)
+    connection = http.client.HTTPConnection(url.host, url.port, timeout=60)
     try:
         is_chunked = not isinstance(body, bytes) and body is not None
         connection.request(method, path, body=body, headers=headers, encode_chunked=is_chunked)

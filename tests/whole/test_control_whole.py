@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import quiet_port
 from tests.standins.ollama import OllamaStandin
 from tests.whole.valet_process import PATIENCE_S, ValetProcess
 
@@ -83,7 +84,7 @@ def test_c8_a_cancelled_download_stays_cancelled_over_a_restart(
 def test_c9_progress_comes_with_the_events_and_in_the_first_snapshot(
     valet: ValetProcess, ollama: OllamaStandin
 ) -> None:
-    ollama.set(pull_s=1.5)
+    ollama.set(pull_s=6.0)
     call(valet, "POST", "/models/pull", {"model": "seen"})
     seen: list[tuple[str, Any]] = []
     with valet.control.stream("GET", "/events", timeout=PATIENCE_S) as answer:
@@ -103,11 +104,12 @@ def test_c9_progress_comes_with_the_events_and_in_the_first_snapshot(
 
 
 def test_downloads_wait_during_a_game(valet: ValetProcess, ollama: OllamaStandin) -> None:
-    ollama.set(pull_s=2.0)
+    ollama.set(pull_s=40.0)
     call(valet, "POST", "/models/pull", {"model": "later"})
     until(lambda: downloads(valet)["later:latest"]["state"] == "running")
     game = valet.play()
     until(lambda: downloads(valet)["later:latest"]["state"] == "paused")
+    ollama.set(pull_s=0.5)
     valet.stop(game)
     until(lambda: downloads(valet)["later:latest"]["state"] == "done")
 
@@ -123,14 +125,12 @@ def test_a_loaded_model_is_unloaded_and_deleted(valet: ValetProcess, ollama: Oll
 
 def test_the_control_api_moves_live_and_back(valet: ValetProcess) -> None:
     old = str(valet.control.base_url).rstrip("/")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = quiet_port()
     applied = call(valet, "POST", "/setup/apply", {"port": port})
     assert (applied.status_code, applied.json()["url"]) == (200, f"http://127.0.0.1:{port}")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{old}/status", trust_env=False)
-    new = httpx.Client(base_url=applied.json()["url"], trust_env=False)
+    new = httpx.Client(base_url=applied.json()["url"], trust_env=False, timeout=60)
     assert new.get("/status").json()["control_url"] == applied.json()["url"]
     assert json.loads((valet.home / "state" / "runtime.json").read_text())["control"]["port"] == port
     assert new.get("/settings").json()["control"]["port"] == port

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.whole.router_homes import pid_of as runner_of
 from tests.whole.test_game_cycle import local_provider
 from tests.whole.valet_process import ValetProcess, engine_pids, send, until
 from tray_valet.engine.tiny_model import REPLY
@@ -27,10 +28,7 @@ def valet(tmp_path: Path, tiny_model: Path) -> Iterator[ValetProcess]:
 
 
 def pid_of(valet: ValetProcess, model: str) -> int:
-    for pid in engine_pids(valet.home):
-        if f"{model}.gguf".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    return 0
+    return runner_of(valet.home, model)
 
 
 def test_r14_a_killed_runner_is_started_again_with_its_context_and_said(valet: ValetProcess) -> None:

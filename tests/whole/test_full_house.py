@@ -69,7 +69,7 @@ def test_a_model_waits_for_the_place_of_one_that_answers(tmp_path: Path, tiny_mo
                 whole = line or whole
                 assert len(engine_pids(home)) <= 1
             assert whole == "data: [DONE]", "the answer in progress is not cut"
-        assert other.result(20).status_code == 200
+        assert other.result(60).status_code == 200
         until(
             lambda: len(engine_pids(home)) == 1, "one model is in memory", lambda: json.dumps(valet.loaded())
         )

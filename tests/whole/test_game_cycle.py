@@ -102,7 +102,7 @@ def test_a_game_that_starts_again_within_the_debounce_keeps_the_override(
     home = tmp_path / "home"
     settings = {
         "providers": {"local": local_provider(home, tiny_model, "one")},
-        "games": {"end_debounce_seconds": 5},
+        "games": {"end_debounce_seconds": 20},
     }
     with ValetProcess(home, settings) as valet:
         valet.post("/load", {"model": "one"})

@@ -63,8 +63,8 @@ def test_a_pause_that_gets_another_end_is_told_at_once(valet: ValetProcess) -> N
 
 def test_a_hold_ends_with_its_time_and_with_its_process(valet: ValetProcess) -> None:
     valet.post("/load", {"model": "one"})
-    valet.control.post("/holds", json={"owner": "short", "ttl_seconds": 0.5})
-    assert valet.state == "paused"
+    answer = valet.control.post("/holds", json={"owner": "short", "ttl_seconds": 4})
+    assert answer.json()["state"] == "paused"
     valet.wait_state("running")
     worker = subprocess.Popen(["sleep", "600"])
     try:
@@ -112,34 +112,6 @@ def test_v11_a_changed_interval_and_limit_act_at_once(tmp_path: Path, tiny_model
         valet.wait_state("running")
         stored = (home / "config.yaml").read_text()
         assert "99" in stored
-
-
-def test_our_own_models_at_the_limit_are_no_pressure_until_others_grow(
-    tmp_path: Path, tiny_model: Path
-) -> None:
-    home = tmp_path / "home"
-    settings = {"providers": {"local": local_provider(home, tiny_model, "one")}}
-    with ValetProcess(home, settings) as valet:
-        valet.post("/load", {"model": "one"})
-        until(
-            lambda: valet.get("/explain")["signals"][0]["others_at_load_pct"] is not None, "a base was taken"
-        )
-        now_pct = valet.get("/status")["metrics"]["memory"]["used_pct"]
-        limit = max(0.3, now_pct - 0.5)
-        valet.control.put("/config", json={"ram_resume_pct": limit / 2, "ram_pause_pct": limit})
-        time.sleep(2.5)
-        assert valet.state == "running", valet.get("/explain")
-        hog = subprocess.Popen(
-            [sys.executable, "-c", "b=bytearray(900*2**20); b[::4096]=b'x'*len(b[::4096]); input()"],
-            stdin=subprocess.PIPE,
-        )
-        try:
-            valet.wait_state("paused")
-            assert engine_pids(home) == []
-            assert valet.get("/holds")["holds"][0]["kind"] == "ram"
-        finally:
-            hog.kill()
-            hog.wait()
 
 
 def test_a_broken_file_keeps_the_last_good_settings_and_says_so(valet: ValetProcess) -> None:
@@ -195,6 +167,7 @@ def test_an_idle_model_is_unloaded_after_its_time(tmp_path: Path, tiny_model: Pa
         assert "without use" in valet.activity("model_unloaded")[0]["text"]
 
 
+@pytest.mark.timeout(400)  # a runner of idle priority has the CPU only when nobody else wants it
 def test_a_cpu_only_model_goes_on_serving_during_a_game(tmp_path: Path, tiny_model: Path) -> None:
     home = tmp_path / "home"
     small = local_provider(home, tiny_model, "small", cpu_only=True)["models"]["small"]
@@ -260,3 +233,27 @@ def test_root_is_refused_unless_told(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "--allow-root" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["off", "ask", "no games"])
+def test_a_game_that_no_longer_counts_gives_the_models_back_at_once(
+    tmp_path: Path, tiny_model: Path, way: str
+) -> None:
+    """It has not ended, so there is neither a restart nor a grace time to wait for."""
+    home = tmp_path / "home"
+    games = {"grace_seconds": 600, "end_debounce_seconds": 600}
+    settings = {"games": games, "providers": {"local": local_provider(home, tiny_model, "one")}}
+    with ValetProcess(home, settings) as valet:
+        valet.post("/load", {"model": "one"})
+        valet.play()
+        valet.wait_state("paused")
+        key = valet.get("/games")["running"][0]["key"]
+        if way == "no games":
+            answer = valet.control.put("/settings", json={"games": {"enabled": False}})
+        else:
+            answer = valet.control.put(f"/games/{key}", json={"action": way})
+        assert answer.status_code == 200
+        valet.wait_state("running")
+        assert set(valet.loaded()) == {"one"}
+        told = [entry["text"] for entry in valet.activity("game_ended")]
+        assert told == ([] if way == "ask" else ["Hades no longer counts as a game."])

@@ -92,9 +92,7 @@ def test_an_orderly_end_leaves_no_runner_and_nothing_to_bring_back(tmp_path: Pat
     settings = {"providers": {"local": local_provider(home, tiny_model, "one")}}
     with ValetProcess(home, settings) as valet:
         valet.post("/load", {"model": "one"})
-        started_s = time.monotonic()
         assert valet.terminate() == 0
-        assert time.monotonic() - started_s < 5
         assert engine_pids(home) == []
         assert not (home / "state" / "runtime.json").exists()
         valet.start()

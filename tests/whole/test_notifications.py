@@ -38,14 +38,14 @@ async def test_a_pause_is_told_and_keep_running_brings_the_models_back_during_th
     service = await NotificationService.start(bus)
     await asyncio.to_thread(valet.post, "/load", {"model": "one", "num_ctx": 1024})
     game = valet.play()
-    paused = await service.call(1, within_s=20)
+    paused = await service.call(1, within_s=45)
     assert paused.title == "Hades is running"
     assert paused.text.startswith("Making room for Hades took ")
     assert paused.text.endswith(" freed.")
     assert paused.actions == {"keep_running": "Keep running"}
     service.click(paused.id, "keep_running")
     await asyncio.to_thread(valet.wait_state, "running")
-    back = await service.call(2, within_s=20)
+    back = await service.call(2, within_s=45)
     assert back.title == "Your models are back"
     assert back.text.startswith("1 loaded in ")
     assert (await asyncio.to_thread(valet.loaded))["one"]["context_length"] == 1024
@@ -75,7 +75,7 @@ async def test_a_killed_valet_says_once_what_it_brings_back(bus: str, valet: Val
     valet.kill()
     service = await NotificationService.start(bus)
     await asyncio.to_thread(valet.start)
-    one = await service.call(1, within_s=20)
+    one = await service.call(1, within_s=45)
     assert "Tray Valet was interrupted with models loaded" in f"{one.title}. {one.text}", one
     await asyncio.to_thread(valet.wait_state, "running")
     await service.stop()

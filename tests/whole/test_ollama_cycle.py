@@ -53,7 +53,7 @@ def generate_directly(ollama: OllamaStandin, model: str) -> threading.Thread:
 def test_v6_v7_v20_all_models_go_and_come_back_with_their_context_and_the_time_they_had_left(
     valet: ValetProcess, ollama: OllamaStandin
 ) -> None:
-    ollama.load("big", keep_alive=100, options={"num_ctx": 8192})
+    ollama.load("big", keep_alive=2000, options={"num_ctx": 8192})
     ollama.load("small", keep_alive=-1, options={"num_ctx": 2048})
     game = valet.play()
     valet.wait_state("paused")
@@ -65,7 +65,7 @@ def test_v6_v7_v20_all_models_go_and_come_back_with_their_context_and_the_time_t
     back = ollama.loaded()
     assert {n: m["context_length"] for n, m in back.items()} == {"big:latest": 8192, "small:latest": 2048}
     models = valet.loaded()
-    assert 80 < models["big:latest"]["ttl_left_seconds"] <= 100
+    assert 1000 < models["big:latest"]["ttl_left_seconds"] <= 2000
     assert models["small:latest"]["ttl_left_seconds"] is None, "for ever stays for ever"
 
 
@@ -94,7 +94,7 @@ def test_v5_paused_is_not_said_while_a_generation_holds_the_model(
         assert seen["title"].startswith("Making room")
     assert ollama.loaded() == {}
     assert valet.activity("runner_killed"), "it did not let go by itself, so its process was ended"
-    reader.join(10)
+    reader.join(60)
 
 
 def test_v4_a_client_that_loads_again_in_mid_game_is_evicted_again(

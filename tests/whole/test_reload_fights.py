@@ -23,7 +23,7 @@ body = json.dumps({"model": "small", "keep_alive": 200}).encode()
 while True:
     call = urllib.request.Request(sys.argv[1] + "/api/generate", body, {"Content-Type": "application/json"})
     try:
-        urllib.request.urlopen(call, timeout=20).read()
+        urllib.request.urlopen(call, timeout=60).read()
     except (OSError, urllib.error.URLError):
         pass
     time.sleep(0.2)

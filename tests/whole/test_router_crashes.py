@@ -119,8 +119,8 @@ def test_a_whole_answer_whose_runner_is_killed_comes_from_the_next_candidate(val
         valet.post("/load", {"model": model})
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(
-            valet.chat, "assistant", max_tokens=3000, ignore_eos=True, n_predict=3000, temperature=0
-        )
+            valet.chat, "assistant", max_tokens=100_000, ignore_eos=True, n_predict=100_000, temperature=0
+        )  # "one" goes on until it is killed; "two" until its context is full
         until(lambda: metric(valet, "router_active_requests", model="one") == 1, "it is in flight")
         kill_runner(valet, "one")
         answer = asked.result(60)
@@ -171,12 +171,15 @@ def test_others_never_notice_a_crash(valet: ValetProcess) -> None:
                     ends[(await client.post("/v1/chat/completions", json=body)).status_code] += 1
 
             asking = [asyncio.create_task(ask()) for _ in range(4)]
-            await asyncio.sleep(0.5)
             before = await asyncio.to_thread(kill_runner, valet, "one")
             other = pid_of(valet.home, "two")
             await asyncio.to_thread(
                 until, lambda: pid_of(valet.home, "one") not in (0, before), "it is started again"
             )
+            answered = ends[200]
+            async with asyncio.timeout(60):
+                while ends[200] < answered + 12:  # noqa: ASYNC110  it is a count, and tells nobody
+                    await asyncio.sleep(0.02)
             is_over.set()
             await asyncio.gather(*asking)
             assert pid_of(valet.home, "two") == other
@@ -184,7 +187,6 @@ def test_others_never_notice_a_crash(valet: ValetProcess) -> None:
 
     ends = asyncio.run(scene())
     assert set(ends) == {200}
-    assert ends[200] > 20
 
 
 @pytest.mark.slow
@@ -252,7 +254,7 @@ def test_a_runner_that_is_stopped_and_hangs_makes_504_of_requests_and_nothing_el
 ) -> None:
     settings = {
         "games": {"enabled": False},
-        "router": {"request_timeout_seconds": 1},
+        "router": {"request_timeout_seconds": 5},
         "providers": {"local": local(home, tiny_model, {"one": [], "two": []})},
         "routes": {
             "both": {

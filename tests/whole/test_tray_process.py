@@ -68,7 +68,7 @@ async def test_the_tray_shows_and_commands_the_services(tmp_path: Path, tiny_mod
 
 
 async def _until_tooltip(panel: Panel, title: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(45):
         while (await panel.properties())["ToolTip"][2] != title:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -133,7 +133,7 @@ async def test_the_valet_outlives_a_session_and_shows_the_icon_in_the_next(
     finally:
         front.close()
         feeding.cancel()
-    await asyncio.to_thread(main_thread.join, 10)
+    await asyncio.to_thread(main_thread.join, 30)
     assert not main_thread.is_alive()
     assert len(said) == 1
     assert "http://127.0.0.1:8765/ui/" in said[0]

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Callable
 
 from tray_valet.core import events as ev
 from tray_valet.core.commands import RecordedFact
+from tray_valet.core.fact_sentences import PROBLEM_FACTS, sentence
 from tray_valet.core.holds import HoldKind
 from tray_valet.core.ports import Clock
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
-from tray_valet.core.wording import PROBLEM_FACTS, sentence
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ENTRIES = 500

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tray_valet.core.downloads import Queue
+from tray_valet.services.kept_file import read_kept
 
 _LOG = logging.getLogger(__name__)
 Write = Callable[[Path, bytes], None]
@@ -29,24 +30,9 @@ class DownloadBook:
         self._is_failing = False
 
     def read(self) -> Queue:
-        """The queue as it was left; empty without a file. A damaged one is put aside, and said."""
-        try:
-            data = self._file.read_bytes()
-        except FileNotFoundError:
-            return Queue()
-        except OSError as error:
-            _LOG.error("The list of downloads cannot be read: %s", error)
-            return Queue()
-        try:
-            return msgspec.json.decode(data, type=Queue)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            aside = self._file.with_suffix(".damaged.json")
-            _LOG.error("The list of downloads is damaged (%s); it is kept as %s", error, aside)
-            try:
-                self._file.replace(aside)
-            except OSError:
-                _LOG.warning("%s could not be put aside", self._file)
-            return Queue()
+        """The queue as it was left; empty without a file."""
+        found = read_kept(self._file, msgspec.json.Decoder(Queue).decode, "The list of downloads")
+        return Queue() if found is None else found
 
     async def keep(self, queue: Queue) -> None:
         """Have the queue on the disk when this returns; said once where that is not possible."""

@@ -114,7 +114,7 @@ class Downloads:
         await self._stop(download_id)
         self._record(ev.DownloadCancelled(id=download.id, provider=download.provider, model=download.model))
         await self._note_end(download_id)
-        return self._find_or(download_id, download)
+        return self._queue.get(download_id) or download
 
     async def wait(self, download_id: str) -> Download:
         """Return the download once it has ended, however long that takes."""
@@ -160,7 +160,10 @@ class Downloads:
         for provider in {d.provider for d in self._queue.waiting}:
             download = rules.next_of(self._queue, provider, self._clock.wall_s())
             slot = self._fleet.slots.get(provider)
-            if download is not None and (slot is None or not slot.is_down):
+            if download is not None and slot is not None and slot.is_down:
+                why = f"waiting until {provider} answers"
+                await self._replace(rules.waiting_for(self._queue, download.id, why))
+            elif download is not None:
                 self._queue = rules.began(self._queue, download.id)
                 self._began_s.setdefault(download.id, self._clock.monotonic_s())
                 task = asyncio.create_task(self._guarded(download), name=f"download {download.model}")
@@ -198,8 +201,7 @@ class Downloads:
         async with aclosing(slot.provider.pull(download.model)) as news:
             async for progress in news:
                 await self._note_progress(download.id, progress)
-        slot.installed_at_s = float("-inf")  # the list of models is another one now
-        await self._fleet.installed()
+        await self._fleet.list_models(0.0, [slot])  # it is another one now
         await self._note_done(download)
 
     async def _note_progress(self, download_id: str, progress: PullProgress) -> None:
@@ -213,7 +215,7 @@ class Downloads:
 
     async def _note_done(self, download: Download) -> None:
         self._queue = rules.finished(self._queue, download.id, self._clock.wall_s())
-        done = self._find_or(download.id, download)
+        done = self._queue.get(download.id) or download
         took_s = self._clock.monotonic_s() - self._began_s.get(download.id, self._clock.monotonic_s())
         await self._book.keep(self._queue)
         if done.state is DownloadState.DONE:
@@ -229,9 +231,8 @@ class Downloads:
         await self._note_end(download.id)
 
     async def _note_failure(self, download: Download, message: str, *, is_final: bool) -> None:
-        queue = rules.failed(self._queue, download.id, message, self._clock.wall_s(), is_final=is_final)
-        self._queue = queue
-        now = self._find_or(download.id, download)
+        self._queue = rules.failed(self._queue, download.id, message, self._clock.wall_s(), is_final=is_final)
+        now = self._queue.get(download.id) or download
         await self._book.keep(self._queue)
         if now.state is DownloadState.FAILED:
             self._record(
@@ -255,13 +256,8 @@ class Downloads:
         if not is_news and now_s - self._told_s.get(download_id, float("-inf")) < _TELL_EVERY_S:
             return
         self._told_s[download_id] = now_s
-        found = next((d for d in self._queue.downloads if d.id == download_id), None)
-        if found is not None:
+        if (found := self._queue.get(download_id)) is not None:
             self._record(ev.DownloadProgressed(download=found))
-
-    def _find_or(self, download_id: str, otherwise: Download) -> Download:
-        """The download as it is now; `otherwise` once it is no longer listed."""
-        return next((d for d in self._queue.downloads if d.id == download_id), otherwise)
 
     async def _stop(self, download_id: str) -> None:
         """End the work on a download, bounded. The provider ends with the connection."""

@@ -58,11 +58,9 @@ class Fit:
         if need is None:
             return ()
         sample = await self._sample()
-        models = await self._with_vram([model for _, model in self._fleet.residents()])
-        sizes = {
-            ModelRef(s.name, model.name): model
-            for (s, _), model in zip(self._fleet.residents(), models, strict=False)
-        }
+        there = self._fleet.residents()  # others may come and go while the GPUs are asked
+        models = await self._with_vram([model for _, model in there])
+        sizes = {ModelRef(s.name, m.name): m for (s, _), m in zip(there, models, strict=True)}
         need = _placed(need, sample)
         vram_free, ram_free = self._free(need, sample, wanted, sizes)
         if _fits(need, vram_free, ram_free):

@@ -22,88 +22,23 @@ from tray_valet.core.models import (
     TOLD_BY_PROVIDERS,
     Condition,
     ConditionType,
-    Demand,
     InstalledModel,
     LoadedModel,
     ModelRef,
     Observation,
 )
-from tray_valet.core.snapshot import ProviderView
 from tray_valet.services import model_names
+from tray_valet.services.slot import INSTALLED_FRESH_S, Slot
 
 if TYPE_CHECKING:
     from tray_valet.core.ports import Clock, Provider
 
+__all__ = ["LIST_ROUNDS", "Fleet", "Slot"]
 _LOG = logging.getLogger(__name__)
 _DOWN_AFTER_FAILURES = 3
 _LOOK_TIMEOUT_S = 6.0
-_INSTALLED_FRESH_S = 30.0
-LIST_ROUNDS = (_INSTALLED_FRESH_S, 0.0)  # who looks for a name asks so: the second time it may be new
+LIST_ROUNDS = (INSTALLED_FRESH_S, 0.0)  # who looks for a name asks so: the second time it may be new
 _TURN_S = 1.0  # a look that takes longer is left to itself
-
-
-class Slot:
-    """One provider and what is known of it. Written by the fleet only."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-        self.observation: Observation | None = None
-        self.failures = 0
-        self.is_down = False
-        self.is_stopped = False  # by the user, who knows that it does not answer
-        self.is_in_hands = False  # its server is being started or stopped: silence is no news
-        self.error = ""
-        self.seen_at = 0.0
-        self.conditions: dict[ConditionType, Condition] = {}
-        self.installed: tuple[InstalledModel, ...] = ()
-        self.installed_at_s = -_INSTALLED_FRESH_S
-        self.looks_begun = 0
-        self.look_seen = 0  # the number of the look that the rest tells of
-
-    @property
-    def name(self) -> str:
-        return self.provider.name
-
-    @property
-    def loaded(self) -> tuple[LoadedModel, ...]:
-        return self.observation.loaded if self.observation else ()
-
-    def demand(self, model: str) -> Demand:
-        """What a request for a model here takes of this machine; a GPU, where it is not known."""
-        if not self.provider.is_local:
-            return Demand.NOTHING
-        for loaded in self.loaded:
-            if loaded.name == model:
-                return Demand.GPU if loaded.needs_gpu else Demand.CPU
-        for installed in self.installed:
-            if installed.name == model:
-                return Demand.GPU if installed.needs_gpu else Demand.CPU
-        return Demand.GPU
-
-    def has(self, model: str) -> bool:
-        """Whether a model of that canonical name is known here."""
-        return any(m.name == model for m in self.loaded) or any(m.name == model for m in self.installed)
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether it has ever said what it could load."""
-        return self.installed_at_s > -_INSTALLED_FRESH_S
-
-    def view(self) -> ProviderView:
-        """The picture of it."""
-        state = "unreachable" if self.is_down else "ready" if self.observation else "unknown"
-        return ProviderView(
-            name=self.name,
-            kind=self.provider.kind,
-            url=self.provider.endpoint,
-            is_local=self.provider.is_local,
-            state=state,
-            version=self.observation.version if self.observation else None,
-            conditions=tuple(self.conditions.values()),
-            loaded=self.loaded,
-            loading=self.observation.loading if self.observation else (),
-            seen_at=self.seen_at,
-        )
 
 
 class Fleet:
@@ -177,7 +112,7 @@ class Fleet:
     async def _look_and_list(self, slot: Slot) -> None:
         await self._look(slot)
         if not slot.failures:
-            await self._list(slot, _INSTALLED_FRESH_S)
+            await self.list_models(INSTALLED_FRESH_S, [slot])
 
     def look_soon(self) -> None:
         """Make `run` look at once (the interval changed, or something happened)."""
@@ -190,7 +125,7 @@ class Fleet:
 
     async def _look(self, slot: Slot) -> None:
         slot.looks_begun += 1
-        number, before = slot.looks_begun, _essence(slot)
+        number, before = slot.looks_begun, slot.essence
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 seen = await slot.provider.observe()
@@ -200,7 +135,7 @@ class Fleet:
             if number > slot.look_seen:  # else a later look has told something newer already
                 slot.look_seen = number
                 self._note_answer(slot, seen)
-        if _essence(slot) != before:
+        if slot.essence != before:
             self._note_change()
 
     def _note_answer(self, slot: Slot, seen: Observation) -> None:
@@ -301,28 +236,13 @@ class Fleet:
     # -- which model a name means --------------------------------------------------------------------
 
     async def installed(self) -> list[tuple[Slot, InstalledModel]]:
-        """What every provider that answers could load; a few seconds old at most."""
-        await asyncio.gather(*(self._list(slot, _INSTALLED_FRESH_S) for slot in self.slots.values()))
+        """What every provider that answers could load; half a minute old at most."""
+        await self.list_models(INSTALLED_FRESH_S)
         return self.known_installed()
 
     def known_installed(self) -> list[tuple[Slot, InstalledModel]]:
         """The same as last listed, without asking."""
         return [(slot, m) for slot in self.slots.values() for m in slot.installed]
-
-    async def _list(self, slot: Slot, fresh_s: float) -> None:
-        now_s = self._clock.monotonic_s()
-        if slot.is_down or now_s - slot.installed_at_s < fresh_s:
-            return
-        try:
-            async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                installed = await slot.provider.installed()
-        except (TimeoutError, ValetError) as error:
-            _LOG.debug("%s did not list its models: %s", slot.name, error)
-            return
-        is_new = not slot.is_listed or installed != slot.installed
-        slot.installed, slot.installed_at_s = installed, now_s
-        if is_new:
-            self._note_change()
 
     def slot(self, name: str) -> Slot:
         """The provider of that name. Raises NotFound, naming those that there are."""
@@ -356,14 +276,29 @@ class Fleet:
         await asyncio.gather(*(self._list_shared(slot, fresh_s) for slot in chosen))
 
     async def _list_shared(self, slot: Slot, fresh_s: float) -> None:
+        if slot.is_down or self._clock.monotonic_s() - slot.installed_at_s < fresh_s:
+            return
         running = self._running_list(slot)
         if running is not None and not fresh_s:
             await asyncio.wait({running})  # it may have begun before the name was there
             running = self._running_list(slot)
         if running is None:
-            running = asyncio.create_task(self._list(slot, fresh_s), name=f"list models of {slot.name}")
+            running = asyncio.create_task(self._list(slot), name=f"list models of {slot.name}")
             self._listings[slot] = running
         await asyncio.shield(running)
+
+    async def _list(self, slot: Slot) -> None:
+        now_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                installed = await slot.provider.installed()
+        except (TimeoutError, ValetError) as error:
+            _LOG.debug("%s did not list its models: %s", slot.name, error)
+            return
+        is_new = not slot.is_listed or installed != slot.installed
+        slot.installed, slot.installed_at_s = installed, now_s
+        if is_new:
+            self._note_change()
 
     def _running_list(self, slot: Slot) -> asyncio.Task[None] | None:
         task = self._listings.get(slot)
@@ -380,13 +315,3 @@ class Fleet:
     def unknown(self, name: str, provider: str | None = None) -> ValetError:
         """What somebody is told who asks for a model that is not known: with the nearest name."""
         return model_names.unknown(self.slots, name, provider)
-
-
-def _essence(slot: Slot) -> object:
-    """What makes a difference to others."""
-    return (
-        slot.is_down,
-        slot.observation is not None,
-        tuple((m.name, m.context_length, m.needs_gpu, m.slots, m.is_in_background) for m in slot.loaded),
-        slot.observation.loading if slot.observation else (),
-    )

@@ -24,7 +24,6 @@ from tray_valet.core.games import (
     CompiledRule,
     GameRule,
     LibraryIndex,
-    LibraryProblem,
     Program,
     ProgramKind,
     Verdict,
@@ -88,7 +87,6 @@ class GameWatch:
         self._by_process: dict[ProcessIdentity, _RunningGame] = {}
         self._index: LibraryIndex = NO_LIBRARIES
         self._rules = compile_rules(())
-        self.library_problems: tuple[LibraryProblem, ...] = ()
 
     # -- what is -------------------------------------------------------------------------------------
 
@@ -154,7 +152,7 @@ class GameWatch:
         """Take new rules and libraries over, and look at everything that runs again."""
         self._rules = _compiled(self._settings())
         await self._scan()
-        await self._look_at_all()
+        await self._look_at_all(has_new_rules=True)
 
     async def _rescan_forever(self) -> None:
         while True:
@@ -166,27 +164,29 @@ class GameWatch:
 
     async def _scan(self) -> None:
         scan = await asyncio.to_thread(self._scanner().scan)
-        self.library_problems = scan.problems
         if scan.programs != self._index.programs:
             self._index = LibraryIndex(scan.programs, self._system)
 
-    async def _look_at_all(self) -> None:
+    async def _look_at_all(self, *, has_new_rules: bool = False) -> None:
         for number, pid in enumerate(self._table.all_pids()):
             if number % _LOOK_CHUNK == 0:
                 await asyncio.sleep(0)  # others have their turn
             process = self._table.describe(pid)
             if process is not None:
-                self._on_started(process)
+                self._look_at(process, has_new_rules=has_new_rules)
 
     # -- processes -----------------------------------------------------------------------------------
 
     def _on_started(self, process: Process) -> None:
+        self._look_at(process, has_new_rules=False)
+
+    def _look_at(self, process: Process, *, has_new_rules: bool) -> None:
         found = classify(process, self._system, self._index, self._rules)
         is_game = found.verdict is Verdict.GAME and bool(found.root) and self._settings().enabled
         game = self._by_process.get(process.identity)
         if not is_game:
             if game is not None:  # it has become something else, or the rules have changed
-                self._leave(process.identity, game)
+                self._leave(process.identity, game, is_dismissed=has_new_rules)
             return
         if game is not None and game.keys & set(found.keys):
             self._take_over_action(game, found)
@@ -234,10 +234,12 @@ class GameWatch:
         if game is not None:
             self._leave(identity, game)
 
-    def _leave(self, identity: ProcessIdentity, game: _RunningGame) -> None:
+    def _leave(self, identity: ProcessIdentity, game: _RunningGame, *, is_dismissed: bool = False) -> None:
         del self._by_process[identity]
         game.processes.discard(identity)
-        if not game.processes and game.ending is None:
+        if is_dismissed and not game.processes:
+            self._dismiss(game)
+        elif not game.processes and game.ending is None:
             debounce_s = float(self._settings().end_debounce_seconds)
             game.ending = asyncio.get_running_loop().call_later(debounce_s, self._end, game)
 
@@ -249,6 +251,23 @@ class GameWatch:
         if self._holds.is_active(game.hold_id):
             self._keep_hold(game)  # with the grace time as it is set now
             self._holds.end(game.hold_id)
+
+    def _dismiss(self, game: _RunningGame) -> None:
+        """It runs on and is no game any more: nothing has ended that could come back."""
+        if game.ending is not None:
+            game.ending.cancel()
+        self._games.remove(game)
+        ran_s = self._clock.monotonic_s() - game.started_s
+        self._record(ev.GameEnded(name=game.found.name, key=game.key, ran_s=ran_s, is_dismissed=True))
+        self._release(game)
+
+    def _release(self, game: _RunningGame) -> None:
+        """End its hold, with no time to wait: the user chose so, and the game may run on."""
+        for hold in self._holds.holds.active:
+            if hold.id == game.hold_id:
+                self._holds.place(msgspec.structs.replace(hold, wait_s=0.0))
+                self._holds.end(hold.id)
+                return
 
     def _keep_hold(self, game: _RunningGame) -> None:
         if game.found.is_holding:
@@ -268,8 +287,8 @@ class GameWatch:
                     wait_s=float(self._settings().grace_seconds),
                 )
             )
-        elif self._holds.is_active(game.hold_id):
-            self._holds.end(game.hold_id)
+        else:
+            self._release(game)
 
 
 def _compiled(settings: GamesSettings) -> tuple[CompiledRule, ...]:

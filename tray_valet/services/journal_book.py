@@ -9,7 +9,6 @@ room for a game: the journal is then in memory alone until a later write goes th
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from tray_valet.core.journal import Journal, JournalEntry, PersistedHold, merged
 from tray_valet.core.models import ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.processes import ProcessIdentity
-
-_LOG = logging.getLogger(__name__)
+from tray_valet.services.kept_file import read_kept
 
 
 class JournalBook:
@@ -46,20 +44,9 @@ class JournalBook:
         self.was_paused = False  # at the end of the last run
 
     def read(self) -> None:
-        """Read what the last run left. A damaged file is set aside as `.damaged`, and said."""
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _LOG.error("The journal %s cannot be read: %s", self._path, error)
-            return
-        try:
-            found = msgspec.json.decode(raw, type=Journal)
-        except msgspec.MsgspecError as error:
-            damaged = self._path.with_suffix(".damaged")
-            self._path.replace(damaged)
-            _LOG.error("The journal was damaged (%s) and is kept as %s", error, damaged)
+        """Read what the last run left."""
+        found = read_kept(self._path, msgspec.json.Decoder(Journal).decode, "The journal")
+        if found is None:
             return
         self.was_interrupted = not found.clean_exit
         self.was_paused = bool(found.set_aside)

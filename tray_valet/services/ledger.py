@@ -1,8 +1,8 @@
 """The ledger on disk: what is remembered of each game over restarts.
 
 Decides: when it is written (some seconds after a change, at once when something is forgotten).
-Must not: hold the rules (`core/ledger.py`, `core/ledger_fold.py`). Every write is whole; a damaged file is
-set aside and said, and a disk that takes no write is said once: the ledger is then in memory alone.
+Must not: hold the rules (`core/ledger.py`, `core/ledger_fold.py`). Every write is whole;
+a disk that takes no write is said once: the ledger is then in memory alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tray_valet.core.errors import NotFound
 from tray_valet.core.ledger import Ledger
 from tray_valet.core.ledger_fold import Book, folded, forgotten
 from tray_valet.core.ports import Clock
+from tray_valet.services.kept_file import read_kept
 
 _LOG = logging.getLogger(__name__)
 _WRITE_AFTER_S = 3.0
@@ -53,30 +54,11 @@ class LedgerBook:
         return self._book.ledger
 
     def read(self) -> None:
-        """Read what earlier runs left. A damaged file is set aside as `.damaged`, and said."""
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _LOG.error("The ledger %s cannot be read: %s", self._path, error)
-            return
-        try:
-            ledger = rules.decoded(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._set_aside(error)
-            return
-        self._book = msgspec.structs.replace(self._book, ledger=ledger)
-        self._saved = ledger
-
-    def _set_aside(self, error: Exception) -> None:
-        damaged = self._path.with_suffix(".damaged")
-        try:
-            self._path.replace(damaged)
-        except OSError as failure:
-            _LOG.error("The ledger is damaged (%s) and cannot be set aside: %s", error, failure)
-            return
-        _LOG.error("The ledger was damaged (%s); it is kept as %s, and a new one begins", error, damaged)
+        """Read what earlier runs left."""
+        ledger = read_kept(self._path, rules.decoded, "The ledger")
+        if ledger is not None:
+            self._book = msgspec.structs.replace(self._book, ledger=ledger)
+            self._saved = ledger
 
     def note(self, fact: ev.Fact) -> None:
         """Take a fact in. Quick: it is called for every one."""

@@ -30,10 +30,8 @@ _PLACE_LOOK_S = 0.1
 class Loader:
     """Single-flight loads. `is_busy` tells whether requests are in flight on a model; `closed_by(demand)`
     is the gate: no load begins while it is closed, whoever asks. `is_wanted` tells whether requests wait
-    for a model: it does not leave only because it is idle for this moment.
-
-    `revival` (trouble with models) and `fit` (room for them) may be set once they are there; without them
-    every load is tried."""
+    for a model: it does not leave only because it is idle for this moment. `revival` knows of trouble with
+    models, `fit` of room for them."""
 
     def __init__(
         self,
@@ -43,7 +41,9 @@ class Loader:
         settings: Callable[[], ModelsSettings],
         is_busy: Callable[[ModelRef], bool],
         closed_by: Callable[[Demand], ValetError | None],
-        is_wanted: Callable[[ModelRef], bool] = lambda ref: False,
+        is_wanted: Callable[[ModelRef], bool],
+        revival: Revival,
+        fit: Fit,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
@@ -52,14 +52,14 @@ class Loader:
         self._is_busy = is_busy
         self._closed_by = closed_by
         self._is_wanted = is_wanted
+        self.revival = revival
+        self.fit = fit
         self._on_their_way: set[ModelRef] = set()  # loads that have their place
         self._loads: dict[ModelRef, asyncio.Task[LoadedModel]] = {}
         self._stopped_by: dict[ModelRef, ValetError] = {}
-        self._unloading: set[ModelRef] = set()
+        self._unloading: dict[ModelRef, int] = {}  # by how many at once
         self._last_used_s: dict[ModelRef, float] = {}
         self._left = asyncio.Event()  # set whenever an unload is over
-        self.revival: Revival | None = None
-        self.fit: Fit | None = None
 
     @property
     def loading(self) -> tuple[ModelRef, ...]:
@@ -103,10 +103,9 @@ class Loader:
             if refusal := self._closed_by(slot.demand(request.model)):
                 raise refusal
             return await slot.provider.load(request)
-        if self.revival is not None:
-            if is_manual:
-                self.revival.reset(ref)
-            request = self.revival.completed(ref, request)
+        if is_manual:
+            self.revival.reset(ref)
+        request = self.revival.completed(ref, request)
         while True:
             task = self._loads.get(ref)
             if task is not None and task.done():
@@ -137,7 +136,7 @@ class Loader:
         if refusal := self._closed_by(slot.demand(request.model)):
             raise refusal
         # A restore counts its own tries.
-        if makes_room and self.revival is not None and (known := self.revival.refusal(ref)):
+        if makes_room and (known := self.revival.refusal(ref)):
             raise known
         work = self._load(slot, ref, request, makes_room, client)
         task = asyncio.create_task(work, name=f"load {ref}")
@@ -172,11 +171,10 @@ class Loader:
         `drain` ends what is in flight on it, bounded, once nothing new is admitted to it.
         """
         ref = ModelRef(slot.name, model)
-        if self.revival is not None:
-            self.revival.note_unloaded(ref)
+        self.revival.note_unloaded(ref)
         await self.stop([ref], LoadFailed(f"{model} was unloaded while it was loading.", was_ended=True))
         was_loaded = self._fleet.is_loaded(ref) is not None
-        self._unloading.add(ref)
+        self._unloading[ref] = self._unloading.get(ref, 0) + 1
         try:
             if was_loaded:
                 self._record(ev.ModelUnloading(provider=ref.provider, model=model))
@@ -184,7 +182,9 @@ class Loader:
                 await drain(ref)
             await self._unload(slot, ref)
         finally:
-            self._unloading.discard(ref)
+            self._unloading[ref] -= 1
+            if not self._unloading[ref]:
+                del self._unloading[ref]
             self._left.set()
         if was_loaded:
             self._record(ev.ModelGone(provider=ref.provider, model=model))
@@ -211,8 +211,7 @@ class Loader:
         before = self._fleet.is_loaded(ref)
         if before is None or request.context_length not in (None, before.context_length):
             self._record(ev.ModelLoading(provider=ref.provider, model=ref.model))
-        if self.revival is not None:
-            await self.revival.wait_turn(ref)
+        await self.revival.wait_turn(ref)
         if makes_room:
             await self._make_room(ref)
             await self._make_it_fit(slot, ref, request)
@@ -224,8 +223,7 @@ class Loader:
             self._note_failure(slot, ref, error, makes_room)
             raise
         self._fleet.clear(slot, ConditionType.LOAD_FAILED)
-        if self.revival is not None:
-            self.revival.note_started(ref)
+        self.revival.note_started(ref)
         self.touch(ref)
         await self._fleet.refresh([slot])
         took_s = self._clock.monotonic_s() - started_s
@@ -250,8 +248,7 @@ class Loader:
         error = None if ended.cancelled() else ended.exception()
         if error is not None and not isinstance(error, ValetError):
             _LOG.error("%s could not be loaded", ref, exc_info=error)
-        if self.fit is not None:
-            self.fit.note_done(ref)
+        self.fit.note_done(ref)
 
     def _as_it_may_be(self, ref: ModelRef, request: LoadRequest) -> LoadRequest:
         """The request; a runner that has answers to give is not started anew only to be quicker."""
@@ -264,7 +261,7 @@ class Loader:
         if isinstance(error, LoadFailed) and error.was_ended:
             return
         self._fleet.note(slot, ConditionType.LOAD_FAILED, f"{ref.model}: {error}")
-        is_told = self.revival is not None and self.revival.note_failed(ref, error)
+        is_told = self.revival.note_failed(ref, error)
         if makes_room and not is_told:  # a restore says itself what failed, and what comes next
             self._record(ev.LoadRefused(model=ref.model, message=str(error)))
 
@@ -290,8 +287,6 @@ class Loader:
 
     async def _make_it_fit(self, slot: Slot, wanted: ModelRef, request: LoadRequest) -> None:
         """Unload what nobody uses until the model fits. Raises VramExhausted; then nothing was unloaded."""
-        if self.fit is None:
-            return
         try:
             leaving = await self.fit.to_unload(slot, wanted, request, self._residents)
         except VramExhausted as error:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.models import ModelRef
-
-if TYPE_CHECKING:
-    from tray_valet.services.fleet import Slot
+from tray_valet.services.slot import Slot
 
 
 def found(slots: Mapping[str, Slot], name: str, provider: str | None) -> ModelRef | None:
@@ -59,9 +56,14 @@ def unknown(slots: Mapping[str, Slot], name: str, provider: str | None) -> Valet
                 return UnknownModel(
                     why, remedy=f"Correct providers.{slot.name} in the settings.", param="model"
                 )
-    names = [m.name for slot in slots.values() for m in slot.installed]
+    nobody = (
+        f"No model is called “{name}”." if provider is None else f"{provider} has no model called “{name}”."
+    )
+    if provider is not None and (other := found(slots, name, None)) is not None:
+        return UnknownModel(nobody, remedy=f"{other.provider} has one.", param="model")
+    names = [m.name for slot in asked for m in slot.installed]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else ""
-    if not near and not names and any(slot.is_down for slot in slots.values()):
+    if not near and not names and any(slot.is_down for slot in asked):
         hint = "The provider that may have it does not answer."
-    return UnknownModel(f"No model is called “{name}”.", remedy=hint, param="model")
+    return UnknownModel(nobody, remedy=hint, param="model")

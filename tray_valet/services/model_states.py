@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 
 from tray_valet.core.commands import CatalogEntry, ModelState
 from tray_valet.core.errors import ValetError
-from tray_valet.core.models import Demand, LoadedModel, ModelRef, ProviderKind
+from tray_valet.core.models import OWN_RUNNERS, Demand, LoadedModel, ModelRef
 from tray_valet.core.revival import Trouble
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.loader import Loader
 
-_OWN_RUNNERS = (ProviderKind.LLAMA_SERVER, ProviderKind.COMMAND)
 OFF, STARTING, LOADING, READY, STOPPING = "off", "starting", "loading", "ready", "stopping"
 
 
@@ -37,7 +36,7 @@ class ModelStates:
     def of_all(self, catalog: Iterable[CatalogEntry]) -> tuple[ModelState, ...]:
         """The state of every model of the catalog (aliases left out), and of what is loaded beside it."""
         entries = {entry.ref: entry for entry in catalog if not entry.is_alias}
-        troubles = self._loader.revival.states() if self._loader.revival is not None else {}
+        troubles = self._loader.revival.states()
         loaded = [ModelRef(slot.name, m.name) for slot in self._fleet.slots.values() for m in slot.loaded]
         refs = dict.fromkeys((*entries, *loaded))
         return tuple(
@@ -76,22 +75,18 @@ class ModelStates:
     def _status(self, slot: Slot, ref: ModelRef, loaded: LoadedModel | None) -> str:
         if ref in self._loader.unloading:
             return STOPPING
-        if ref in self._loader.loading or (loaded is None and ref.model in _loading(slot)):
+        if ref in self._loader.loading or (loaded is None and ref.model in slot.loading):
             # The provider tells of it once its process runs; before that room is made for it.
-            return LOADING if ref.model in _loading(slot) else STARTING
+            return LOADING if ref.model in slot.loading else STARTING
         if loaded is None or slot.is_down:
             return OFF
         is_closed = slot.provider.can_unload and self._closed_by(slot.demand(ref.model)) is not None
         return STOPPING if is_closed else READY
 
 
-def _loading(slot: Slot) -> tuple[str, ...]:
-    return slot.observation.loading if slot.observation is not None else ()
-
-
 def _port(slot: Slot, model: str) -> int | None:
     """Where the model's own runner listens; None where it has none, or it went this moment."""
-    if slot.provider.kind not in _OWN_RUNNERS:
+    if slot.provider.kind not in OWN_RUNNERS:
         return None
     try:
         return urlsplit(slot.provider.upstream(model).base_url).port

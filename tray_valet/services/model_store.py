@@ -59,8 +59,7 @@ class StoreDesk:
         size_bytes = next((m.size_bytes for m in slot.installed if m.name == name), 0)
         await self._unload(name, slot.name)
         await slot.provider.delete(name)
-        slot.installed_at_s = float("-inf")  # the list of models is another one now
-        await self._fleet.installed()
+        await self._fleet.list_models(0.0, [slot])  # it is another one now
         self._record(ModelDeleted(provider=slot.name, model=name, size_bytes=size_bytes))
         return ref
 

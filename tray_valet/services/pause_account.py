@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tray_valet.core.eviction import must_go
+from tray_valet.core.eviction import stops_cpu_models
 from tray_valet.core.holds import Hold
 from tray_valet.core.models import LoadedModel
 from tray_valet.core.snapshot import PauseReport
@@ -72,7 +72,7 @@ class PauseAccount:
 
     def note_clear(self, slot: Slot, holds: tuple[Hold, ...]) -> None:
         """Note that a provider answered and held nothing that has to go for these holds."""
-        self._cleared[slot] = self._cleared.get(slot, False) or _stops_cpu_models(holds)
+        self._cleared[slot] = self._cleared.get(slot, False) or stops_cpu_models(holds)
 
     def is_reload(self, slot: Slot, model: LoadedModel) -> bool:
         """Whether the model came in mid-pause: its provider was clear of models of its sort before."""
@@ -97,7 +97,3 @@ class PauseAccount:
         self._targets.clear()
         self._reloaded.clear()
         self.started_s = self.before = None
-
-
-def _stops_cpu_models(holds: tuple[Hold, ...]) -> bool:
-    return must_go(LoadedModel(name="", needs_gpu=False), holds)

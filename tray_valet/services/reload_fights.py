@@ -117,11 +117,10 @@ class ReloadFights:
         for slot, model in reloaded:
             client, pid = self._suspect(slot)
             self._fight, times = rules.counted(self._fight, slot.name, client)
-            program = f"“{client}” (process {pid})" if pid else f"“{client}”" if client else "A program"
             self._fleet.note(
                 slot,
                 ConditionType.RELOADED,
-                f"{program} loads {model.name} here during a pause, past the valet. "
+                f"{rules.called(client, pid)} loads {model.name} here during a pause, past the valet. "
                 + rules.remedy(client, self._router_url()),
             )
             self._record(

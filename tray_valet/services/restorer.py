@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -20,7 +19,7 @@ from tray_valet.core.errors import (
     UnknownModel,
     ValetError,
 )
-from tray_valet.core.journal import JournalEntry, entry_of
+from tray_valet.core.journal import JournalEntry, entry_of, request_of
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import ConditionType, LoadRequest, ModelRef, ProviderKind
 from tray_valet.core.ports import Clock
@@ -78,7 +77,7 @@ class Restorer:
     def request_for(self, ref: ModelRef) -> LoadRequest:
         """How a model is to be loaded on demand: as the journal has it when it is still to come back."""
         entry = next((e for e in self._journal.missing if e.ref == ref), None)
-        return _request(entry) if entry is not None else LoadRequest(model=ref.model)
+        return request_of(entry) if entry is not None else LoadRequest(model=ref.model)
 
     def lacks_room(self, sample: MachineSample | None) -> str:
         """Why what is to come back does not fit now, with the numbers; "" when it does."""
@@ -138,12 +137,12 @@ class Restorer:
     async def _restore_one(self, entry: JournalEntry, retry_s: float | None) -> _Outcome:
         """Try to bring one model back; `retry_s` until the next try, None: this is the last."""
         slot = self._fleet.slots.get(entry.provider)
-        if slot is None:
-            return _Outcome.LEFT  # the settings have changed meanwhile
+        if slot is None or not self._is_still_wanted(entry):
+            return _Outcome.LEFT  # the settings have changed meanwhile, or the user unloaded it
         self.restoring = entry.model
         was_answering = slot.failures == 0
         try:
-            await self._loader.ensure(slot, _request(entry), makes_room=False)
+            await self._loader.ensure(slot, request_of(entry), makes_room=False)
         except Paused:
             return _Outcome.LEFT  # a pause begins: the journal stays as it is
         except ProviderUnreachable as error:
@@ -155,6 +154,8 @@ class Restorer:
             await asyncio.sleep(1.0)  # the fleet's looks decide whether it is down
             return _Outcome.LEFT
         except ValetError as error:
+            if not self._is_still_wanted(entry):
+                return _Outcome.LEFT
             if retry_s is None or isinstance(error, UnknownModel | EngineMissing):
                 self._give_up(slot, entry, error)
                 return _Outcome.LEFT
@@ -163,6 +164,9 @@ class Restorer:
         self.restored_count += 1
         self._times_down.pop(entry.ref, None)
         return _Outcome.BACK
+
+    def _is_still_wanted(self, entry: JournalEntry) -> bool:
+        return any(e.ref == entry.ref for e in self._journal.missing)
 
     def _is_hopeless(self, ref: ModelRef) -> bool:
         """Count a load in the middle of which the provider went away; say whether that were too many."""
@@ -188,9 +192,3 @@ def _took_down(slot: Slot, entry: JournalEntry) -> LoadFailed:
         f"{slot.name} went away {_TIMES_DOWN} times while it loaded {entry.model}.",
         remedy="Its own log says why; a smaller context may help.",
     )
-
-
-def _request(entry: JournalEntry) -> LoadRequest:
-    # A time of 0 was in use past its end: it gets the provider's own default, not 0, which would unload it.
-    ttl_s = math.inf if entry.ttl_left_s is None else entry.ttl_left_s or None
-    return LoadRequest(model=entry.model, context_length=entry.context_length, ttl_s=ttl_s)

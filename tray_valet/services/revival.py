@@ -241,6 +241,7 @@ class Revival:
             _LOG.exception("%s could not be started again", ref)
 
     async def _start_once(self, ref: ModelRef, case: _Case, slot: Slot, request: LoadRequest) -> None:
+        due_s = case.history.next_start_s
         try:
             await self._start(slot, request)
         except Paused:
@@ -254,7 +255,9 @@ class Revival:
             _LOG.warning("%s is not started again by itself: %s", ref, error)
             self._change(ref, case, without_restart(case.history))
         else:
-            self.note_started(ref)
+            # Unless the loader has noted it, and perhaps a crash since: that one is not to be forgotten.
+            if case.history.next_start_s == due_s:
+                self.note_started(ref)
 
     def _say(self, ref: ModelRef, case: _Case, *, is_start: bool) -> None:
         history = case.history

@@ -25,9 +25,9 @@ from tray_valet.core.routing import (
     Standing,
     candidates_of,
     choose,
+    members_of,
     no_candidate,
     plan_of,
-    pool_members,
     reason_for,
 )
 from tray_valet.services.fleet import Fleet
@@ -42,13 +42,13 @@ class RouteOutlook:
         fleet: Fleet,
         settings: Callable[[], Settings],
         closed_by: Callable[[Demand], Paused | None],
-        in_flight: Callable[[ModelRef], int],
+        busy: Callable[[ModelRef], int],
     ) -> None:
-        """`in_flight`: how many requests run on a model now."""
+        """`busy`: how many requests run on a model now, or wait for it."""
         self._fleet = fleet
         self._settings = settings
         self._closed_by = closed_by
-        self._in_flight = in_flight
+        self._busy = busy
         self._book = RouteBook(fleet, settings, closed_by)
 
     def routes(self) -> tuple[RouteView, ...]:
@@ -91,17 +91,11 @@ class RouteOutlook:
         return Outcome.REFUSES, str(self._book.not_served(CHAT, candidates)), None
 
     def _views(self, wish: CandidateSettings) -> list[CandidateView]:
-        pool = self._settings().pools.get(wish.provider)
-        if pool is not None:
-            refs = pool_members(pool, wish.model, self._fleet)
-        else:
-            found = self._fleet.find(wish.model, wish.provider) or self._fleet.presume(
-                wish.model, wish.provider
-            )
-            refs = (found,) if found is not None else ()
+        refs = members_of(wish, self._settings(), self._fleet)
         if not refs:
             return [self._view(wish, ModelRef(wish.provider, wish.model), exists=False)]
-        return [self._view(wish, ref, pool=wish.provider if pool is not None else "") for ref in refs]
+        pool = wish.provider if wish.provider in self._settings().pools else ""
+        return [self._view(wish, ref, pool=pool) for ref in refs]
 
     def _view(
         self, wish: CandidateSettings, ref: ModelRef, *, exists: bool = True, pool: str = ""
@@ -113,7 +107,7 @@ class RouteOutlook:
             ref=ref,
             pool=pool,
             exists=exists,
-            provider_state=slot.view().state if slot is not None else "unknown",
+            provider_state=slot.state if slot is not None else "unknown",
             is_local=self._is_local(ref),
             is_loaded=loaded is not None,
             context_length=loaded.context_length if loaded is not None else None,
@@ -128,7 +122,7 @@ class RouteOutlook:
         return Load(
             is_down=slot is None or slot.is_down,
             is_loaded=loaded is not None,
-            busy=self._in_flight(ref),
+            busy=self._busy(ref),
             slots=loaded.slots if loaded is not None else None,
         )
 

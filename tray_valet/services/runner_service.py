@@ -6,12 +6,12 @@ Must not: bring back more than there was, or load while the gate is closed (the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 
 from tray_valet.core import events as ev
 from tray_valet.core.errors import CannotKill, NotSupported, Paused
-from tray_valet.core.models import LoadedModel, LoadRequest, ModelRef
+from tray_valet.core.journal import entry_of, request_of
+from tray_valet.core.models import ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.service_plan import ServiceAction
 from tray_valet.services.fleet import Fleet, Slot
@@ -69,15 +69,9 @@ class RunnerService:
     async def _restart(self, slot: Slot) -> ev.Fact:
         began_s = self._clock.monotonic_s()
         await self.give_up_loads(slot)
-        before = slot.loaded
-        for model in before:
-            await self._loader.unload(slot, model.name)
-        for model in before:
-            await self._loader.ensure(slot, _again(model), makes_room=False)
+        before = [entry_of(slot.name, model) for model in slot.loaded]
+        await self._unload(slot.name)
+        for entry in before:
+            await self._loader.ensure(slot, request_of(entry), makes_room=False)
         took_s = self._clock.monotonic_s() - began_s
         return ev.ServiceStarted(provider=slot.name, took_s=took_s, is_restart=True)
-
-
-def _again(model: LoadedModel) -> LoadRequest:
-    ttl_s = math.inf if model.ttl_left_s is None else model.ttl_left_s
-    return LoadRequest(model=model.name, context_length=model.context_length, ttl_s=ttl_s)

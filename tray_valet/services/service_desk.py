@@ -24,7 +24,7 @@ from tray_valet.core.errors import (
     TimedOut,
     ValetError,
 )
-from tray_valet.core.models import ProviderKind
+from tray_valet.core.models import OWN_RUNNERS, ProviderKind
 from tray_valet.core.ports import Clock
 from tray_valet.core.service_plan import (
     EngineService,
@@ -51,7 +51,7 @@ _WHERE_ELSE = {
     ProviderKind.LM_STUDIO: "Use LM Studio's own window, or: lms server start, lms server stop.",
     ProviderKind.VLLM: "Start and stop vLLM where you run it (vllm serve …).",
 }
-_RUNNER_KINDS = (ProviderKind.LLAMA_SERVER, ProviderKind.COMMAND)
+_LOG_REMEDY = "What it wrote is in ollama-serve.log, beside the valet's own log."
 _ONGOING = {
     ServiceAction.START: "is being started",
     ServiceAction.STOP: "is being stopped",
@@ -66,6 +66,22 @@ class _Target(msgspec.Struct, frozen=True):
     kind: ProviderKind
     url: str
     slot: Slot | None
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """One action on one server, as planned."""
+
+    action: ServiceAction
+    target: _Target
+    service: EngineService
+    site: ServiceSite
+    plan: ServicePlan
+    is_forced: bool
+
+    @property
+    def is_one_command(self) -> bool:
+        """Whether the system restarts it by a command of its own."""
+        return self.action is ServiceAction.RESTART and can_restart(self.plan.start_by)
 
 
 class ServiceDesk:
@@ -157,7 +173,7 @@ class ServiceDesk:
     async def _prepare(
         self, action: ServiceAction, target: _Target, is_forced: bool
     ) -> tuple[Callable[[], Awaitable[ev.Fact]] | None, str]:
-        if target.slot is not None and target.kind in _RUNNER_KINDS:
+        if target.slot is not None and target.kind in OWN_RUNNERS:
             return self._runners.prepare(action, target.slot, is_forced=is_forced)
         service = self._service_of(target.kind, target.url)
         if service is None:
@@ -175,10 +191,9 @@ class ServiceDesk:
             return None, f"{target.name} is running already{tail}"
         if plan.stop_by is None and action is ServiceAction.STOP:
             return None, f"{target.name} is not running."
-        doing = _ONGOING[action].removeprefix("is being ")
         by = plan.start_by or plan.stop_by
         job = _Job(action, target, service, site, plan, is_forced)
-        return lambda: self._do(job), f"{target.name} is being {doing} ({by})."
+        return lambda: self._do(job), f"{target.name} {_ONGOING[action]} ({by})."
 
     # -- doing it --------------------------------------------------------------------------------------
 
@@ -191,7 +206,7 @@ class ServiceDesk:
             self._fleet.take_in_hand(slot)
         try:
             fact = await work()
-            is_stopped = isinstance(fact, ev.ServiceStopped) and target.kind not in _RUNNER_KINDS
+            is_stopped = isinstance(fact, ev.ServiceStopped) and target.kind not in OWN_RUNNERS
         except ValetError as error:
             fact = ev.ServiceFailed(provider=target.name, action=action.value, message=str(error))
         except TimeoutError:
@@ -247,7 +262,7 @@ class ServiceDesk:
         target = job.target
         while not await (self._answers(target) if target.slot else self._finds_ollama()):
             if why := await asyncio.to_thread(job.service.why_ended):
-                raise LoadFailed(f"{why}", remedy=_LOG_REMEDY)
+                raise LoadFailed(why, remedy=_LOG_REMEDY)
             if self._clock.monotonic_s() >= deadline_s:
                 raise ProviderUnreachable(
                     f"It was told to start, but nothing answers at {target.url} after {_ANSWERS_S:.0f} s.",
@@ -276,25 +291,6 @@ class ServiceDesk:
         except (TimeoutError, ValetError):
             return False
         return True
-
-
-_LOG_REMEDY = "What it wrote is in ollama-serve.log, beside the valet's own log."
-
-
-class _Job(msgspec.Struct, frozen=True):
-    """One action on one server, as planned."""
-
-    action: ServiceAction
-    target: _Target
-    service: EngineService
-    site: ServiceSite
-    plan: ServicePlan
-    is_forced: bool
-
-    @property
-    def is_one_command(self) -> bool:
-        """Whether the system restarts it by a command of its own."""
-        return self.action is ServiceAction.RESTART and can_restart(self.plan.start_by)
 
 
 def _elsewhere(action: ServiceAction, target: _Target) -> NotSupported:

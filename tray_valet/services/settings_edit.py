@@ -16,14 +16,11 @@ import yaml
 from tray_valet.core.config_changes import Edit
 from tray_valet.core.config_seeds import seed_spellings
 from tray_valet.core.config_tree import SettingsPath
+from tray_valet.services.settings_list_edit import SpliceError, last_line, with_items
 
 # Words that need no quotes under YAML 1.1 or 1.2.
 _PLAIN_WORD = re.compile(r"(?!(?i:on|off|yes|no|y|n|true|false|null)$)[A-Za-z][A-Za-z0-9_./-]*")
 _IDLE = ("models", "idle_timeout_seconds")
-
-
-class SpliceError(Exception):
-    """The edit is not one that can be made in place."""
 
 
 def spliced(text: str, edits: list[Edit], *, is_json: bool = False) -> str:
@@ -99,6 +96,10 @@ class _Splice:
 
     def _replaced(self, entry: _Entry, value: Any) -> str:
         node = entry.value
+        if isinstance(node, yaml.SequenceNode) and not node.flow_style and isinstance(value, list) and value:
+            if not entry.is_own:
+                raise SpliceError
+            return with_items(self._text, node, value, self._written)
         is_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
         if is_block or not entry.is_own or getattr(node, "style", None) in ("|", ">"):
             raise SpliceError
@@ -142,7 +143,7 @@ class _Splice:
         return f"{self._text[:at]}, {self._written(rest[0])}: {inner}{self._text[at:]}"
 
     def _into_block(self, node: yaml.MappingNode, rest: list[str], value: Any) -> str:
-        line = _last_line(node) + 1
+        line = last_line(node) + 1
         lines = self._ended(self._text).splitlines(keepends=True)
         column = node.value[0][0].start_mark.column
         return "".join(lines[:line]) + self._lines(rest, value, column) + "".join(lines[line:])
@@ -152,7 +153,7 @@ class _Splice:
         if entry.mapping.flow_style or len(entry.mapping.value) < 2 or not entry.is_own:
             raise SpliceError
         lines = self._text.splitlines(keepends=True)
-        first, last = entry.key.start_mark.line, max(_last_line(entry.value), entry.key.start_mark.line)
+        first, last = entry.key.start_mark.line, max(last_line(entry.value), entry.key.start_mark.line)
         if lines[first][: entry.key.start_mark.column].strip():
             raise SpliceError
         return "".join(lines[:first] + lines[last + 1 :])
@@ -186,14 +187,3 @@ def _nest(steps: list[str], value: Any) -> Any:
     for step in reversed(steps):
         value = {step: value}
     return value
-
-
-def _last_line(node: yaml.Node) -> int:
-    """The line on which the last character of a node stands (a block's end mark is further down)."""
-    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-        last = node.value[-1]
-        pair = last if isinstance(last, tuple) else (last, last)
-        return max(_last_line(pair[1]), int(pair[0].start_mark.line))
-    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-        raise SpliceError
-    return int(node.end_mark.line)

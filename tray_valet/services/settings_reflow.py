@@ -10,6 +10,8 @@ import io
 import json
 from typing import Any
 
+import yaml
+
 from tray_valet.core.config_changes import Edit
 from tray_valet.core.config_tree import Node, SettingsPath, to_plain
 from tray_valet.services.settings_edit import idle_switches, places_of
@@ -30,16 +32,26 @@ def reflowed(text: str, edits: list[Edit], wanted: Node, *, is_json: bool = Fals
     from ruamel.yaml.util import load_yaml_guess_indent
 
     _, indent, offset = load_yaml_guess_indent(io.StringIO(text))
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=indent or 2, sequence=(indent or 2) if offset else 2, offset=offset or 0)
-    yaml.explicit_start = text.startswith("---")
-    document = yaml.load(text.replace("\r\n", "\n"))
+    writer = YAML(typ="rt")
+    writer.preserve_quotes = True
+    writer.width = 4096
+    # The guess is of lists; mappings may be indented otherwise.
+    writer.indent(mapping=_mapping_indent(text), sequence=(indent or 2) if offset else 2, offset=offset or 0)
+    writer.explicit_start = text.startswith("---")
+    document = writer.load(text.replace("\r\n", "\n"))
     _edit(document, edits, wanted)
     out = io.StringIO()
-    yaml.dump(document, out)
+    writer.dump(document, out)
     return out.getvalue().replace("\n", "\r\n") if "\r\n" in text else out.getvalue()
+
+
+def _mapping_indent(text: str) -> int:
+    """By how many columns the first mapping below another one is indented."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    for _, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            return int(value.value[0][0].start_mark.column)
+    return 2
 
 
 def _edit(document: Any, edits: list[Edit], wanted: Node) -> None:

@@ -16,7 +16,8 @@ from tray_valet.core.config_changes import Edit
 from tray_valet.core.config_layers import merge_layers
 from tray_valet.core.config_tree import Node, dotted, to_plain
 from tray_valet.core.errors import SettingsError, SettingsProblem, SettingsUnwritable
-from tray_valet.services.settings_edit import SpliceError, spliced
+from tray_valet.services.settings_edit import spliced
+from tray_valet.services.settings_list_edit import SpliceError
 from tray_valet.services.settings_reflow import reflowed
 from tray_valet.services.settings_text import parse_settings
 

@@ -22,6 +22,7 @@ class TallyBook:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._holds: dict[str, HoldKind] = {}  # oldest first
+        self._overridden: set[str] = set()  # those of them that the models run in spite of
         self._pauses: dict[str, int] = {}
         self._paused_since_s: float | None = None
         self._paused_s = 0.0
@@ -37,6 +38,7 @@ class TallyBook:
                 self._holds[hold.id] = hold.kind
             case ev.HoldEnded(hold=hold):
                 self._holds.pop(hold.id, None)
+                self._overridden.discard(hold.id)
             case ev.StateChanged(after=after):
                 self._note_state(after)
             case ev.ModelsSetAside(freed_bytes=freed_bytes, took_s=took_s):
@@ -66,13 +68,18 @@ class TallyBook:
         """A pause is one from its first “paused” until the models come back, evictions in it included."""
         if after is State.PAUSED and self._paused_since_s is None:
             self._paused_since_s = self._clock.monotonic_s()
-            kind = next(iter(self._holds.values()), HoldKind.USER).value
+            kind = self._reason().value
             self._pauses[kind] = self._pauses.get(kind, 0) + 1
-        elif (
-            after in (State.RUNNING, State.RESUMING, State.PROVIDER_DOWN) and self._paused_since_s is not None
-        ):
-            self._paused_s += self._clock.monotonic_s() - self._paused_since_s
-            self._paused_since_s = None
+        elif after in (State.RUNNING, State.RESUMING, State.PROVIDER_DOWN):
+            self._overridden = set(self._holds)
+            if self._paused_since_s is not None:
+                self._paused_s += self._clock.monotonic_s() - self._paused_since_s
+                self._paused_since_s = None
+
+    def _reason(self) -> HoldKind:
+        """The kind of the oldest hold in effect."""
+        in_effect = (kind for hold_id, kind in self._holds.items() if hold_id not in self._overridden)
+        return (*in_effect, *self._holds.values(), HoldKind.USER)[0]
 
     def _note_crash(self, name: str) -> None:
         if name in self._crashes or len(self._crashes) < _MAX_MODELS:

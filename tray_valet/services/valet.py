@@ -23,10 +23,9 @@ from tray_valet.core.commands import (
 )
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import check_api_change
-from tray_valet.core.errors import GameRunning, InvalidValue, Refused, ValetError
+from tray_valet.core.errors import GameRunning, ValetError
 from tray_valet.core.history import History
-from tray_valet.core.holds import Cause, Hold, HoldKind, ProgramCause, UserCause
-from tray_valet.core.holds import find as find_hold
+from tray_valet.core.holds import Hold, HoldKind
 from tray_valet.core.ledger import Ledger
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import (
@@ -39,7 +38,6 @@ from tray_valet.core.models import (
     check_model_name,
 )
 from tray_valet.core.ports import Clock, ProcessTable
-from tray_valet.core.processes import ProcessIdentity
 from tray_valet.core.route_views import RouteView
 from tray_valet.core.service_plan import ServiceAction, ServiceBegun
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
@@ -60,6 +58,7 @@ from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
 from tray_valet.services.model_states import ModelStates
+from tray_valet.services.pauses import Pauses
 from tray_valet.services.picture import Picture
 from tray_valet.services.request_log import RequestLog
 from tray_valet.services.route_outlook import RouteOutlook
@@ -68,13 +67,6 @@ from tray_valet.services.settings import SettingsStore
 from tray_valet.services.tally import TallyBook
 from tray_valet.services.traffic import Traffic
 from tray_valet.services.watchdog import Watchdog
-
-_RESUME_WAIT_S = 10.0
-_PAUSE_MARGIN_S = 5.0
-_PAUSED = frozenset({State.PAUSED})
-_AWAKE = frozenset({State.RUNNING, State.PROVIDER_DOWN})
-_USER_HOLD = "user"
-_LONGEST_S = 366 * 86400.0
 
 
 class ValetService:
@@ -105,8 +97,6 @@ class ValetService:
         quit_requested: asyncio.Event,
         own_log: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        self._clock = clock
-        self._table = table
         self._settings = settings
         self._activity = activity
         self._holds = holds
@@ -115,7 +105,6 @@ class ValetService:
         self._dispatcher = dispatcher
         self._games = games
         self._machine = machine
-        self._journal = journal
         self._watchdog = watchdog
         self._picture = picture
         self._desk = desk
@@ -124,6 +113,7 @@ class ValetService:
         self._request_log = request_log
         self._ledger = ledger
         self._history = history
+        self._pauses = Pauses(clock, table, holds, journal, watchdog, lambda: settings.current.eviction)
         self._ejector = Ejector(
             fleet,
             loader,
@@ -134,9 +124,7 @@ class ValetService:
         )
         self._catalog = Catalog(fleet, loader, lambda: settings.current, clock)
         self._states = ModelStates(fleet, loader, watchdog.closed_by, traffic.last_load_s)
-        self._outlook = RouteOutlook(
-            fleet, lambda: settings.current, watchdog.closed_by, dispatcher.in_flight
-        )
+        self._outlook = RouteOutlook(fleet, lambda: settings.current, watchdog.closed_by, self._busy)
         self._quit_requested = quit_requested
         self._own_log = own_log
 
@@ -190,6 +178,10 @@ class ValetService:
 
     # -- what passes ---------------------------------------------------------------------------------
 
+    def _busy(self, ref: ModelRef) -> int:
+        """How many requests run on a model, or wait for it."""
+        return sum(queue.in_flight + queue.waiting for queue in self.queues() if queue.ref == ref)
+
     def queues(self) -> tuple[QueueState, ...]:
         return self._dispatcher.queues()
 
@@ -216,66 +208,18 @@ class ValetService:
         for_s: float | None = None,
         pid: int | None = None,
     ) -> State:
-        hold = self._hold(_USER_HOLD, "user", UserCause(reason=reason.strip()[:200]), for_s, pid)
-        if is_forced:
-            self._watchdog.force()
-        return await self._place(hold)
+        return await self._pauses.pause(reason, is_forced=is_forced, for_s=for_s, pid=pid)
 
     async def place_hold(
         self, *, owner: str, reason: str = "", ttl_s: float | None = None, pid: int | None = None
     ) -> Hold:
-        owner = owner.strip()
-        if not owner or len(owner) > 100:
-            raise InvalidValue("Say who asks, in 1 to 100 characters.", param="owner")
-        cause = ProgramCause(owner=owner, reason=reason.strip()[:200])
-        hold = self._hold(self._holds.new_id("hold"), owner, cause, ttl_s, pid)
-        await self._place(hold)
-        return hold
-
-    def _hold(self, hold_id: str, owner: str, cause: Cause, for_s: float | None, pid: int | None) -> Hold:
-        if for_s is not None and not 0 < for_s <= _LONGEST_S:
-            raise InvalidValue("Use more than 0 seconds and at most a year.", param="ttl_seconds")
-        return Hold(
-            id=hold_id,
-            kind=HoldKind.USER,
-            owner=owner,
-            cause=cause,
-            since=self._clock.wall_s(),
-            expires_at_s=None if for_s is None else self._clock.monotonic_s() + for_s,
-            process=self._process(pid),
-        )
-
-    def _process(self, pid: int | None) -> ProcessIdentity | None:
-        if pid is None:
-            return None
-        process = self._table.describe(pid) if pid > 0 else None
-        if process is None:
-            raise InvalidValue(f"There is no process {pid}.", param="pid")
-        return process.identity
-
-    async def _place(self, hold: Hold) -> State:
-        self._holds.place(hold)
-        await self._journal.note_holds(self._holds.holds.active, self._clock.monotonic_s())
-        eviction = self.settings.eviction
-        bound_s = float(eviction.drain_seconds) + float(eviction.kill_after_seconds)
-        return await self._watchdog.settled(
-            _PAUSED, bound_s + float(eviction.confirm_seconds) + _PAUSE_MARGIN_S
-        )
+        return await self._pauses.place(owner, reason, ttl_s, pid)
 
     async def resume(self) -> State:
-        self._holds.resume_by_user()
-        self._watchdog.resume_anyway()
-        await self._journal.note_holds(self._holds.holds.active, self._clock.monotonic_s())
-        return await self._watchdog.settled(_AWAKE, _RESUME_WAIT_S)
+        return await self._pauses.resume()
 
     async def end_hold(self, hold_id: str) -> None:
-        hold = find_hold(self._holds.holds, hold_id)
-        if hold.kind is not HoldKind.USER:
-            raise Refused(
-                f"The hold {hold_id!r} belongs to the valet.", remedy="Resume to keep running in spite of it."
-            )
-        self._holds.end(hold_id)
-        await self._journal.note_holds(self._holds.holds.active, self._clock.monotonic_s())
+        await self._pauses.end(hold_id)
 
     # -- loading -------------------------------------------------------------------------------------
 
@@ -320,8 +264,7 @@ class ValetService:
     async def reset_model(self, model: str) -> ModelState:
         slot, name = await self._find(check_model_name(model), None)
         ref = ModelRef(slot.name, name)
-        if self._loader.revival is not None:
-            self._loader.revival.reset(ref)
+        self._loader.revival.reset(ref)
         self._fleet.clear(slot, ConditionType.LOAD_FAILED)
         return self._states.of(ref, self.catalog())
 

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 
 from tray_valet.core import events as ev
 from tray_valet.core.errors import Paused
-from tray_valet.core.eviction import must_go
+from tray_valet.core.eviction import stops_cpu_models
 from tray_valet.core.holds import Hold, ends_in_s
 from tray_valet.core.metrics import MachineSample
-from tray_valet.core.models import Demand, LoadedModel
+from tray_valet.core.models import Demand
 from tray_valet.core.ports import Clock
 from tray_valet.core.watchdog import Facts, State, level, next_state
 from tray_valet.core.wording import listed, refusal, retry_after_s, technical_reason, who
@@ -103,7 +103,7 @@ class Watchdog:
         holds = self._holds.in_effect
         if demand is Demand.NOTHING or (not holds and self.state not in _MOVING):
             return None
-        if demand is Demand.CPU and not any(_stops_cpu_models(h) for h in holds):
+        if demand is Demand.CPU and not stops_cpu_models(holds):
             return None
         return self.refusal(holds)
 
@@ -213,6 +213,8 @@ class Watchdog:
             ended = self._holds.holds.last_ended
             if self._ignores_fit:
                 return "manual resume"
+            if self.state is State.RESUMING:
+                return self.reason  # why it began
             return f"{technical_reason(ended.cause)} — ended" if ended else "started"
         return self.reason
 
@@ -279,7 +281,3 @@ class Watchdog:
         if self.state in _MOVING and not self._holds.in_effect and self.does_not_fit:
             times.append(_FIT_CHECK_S)
         return min(times, default=None)
-
-
-def _stops_cpu_models(hold: Hold) -> bool:
-    return must_go(LoadedModel(name="", needs_gpu=False), (hold,))
