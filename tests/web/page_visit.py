@@ -10,7 +10,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is a test dependency (dev extra)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE_MS = 15_000
+PATIENCE_MS = 45_000
 expect = playwright.expect
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -338,7 +338,7 @@ async def test_a_body_that_drips_in_is_408() -> None:
         writer.write(site.request_bytes("POST", "/pause", headers={"Content-Length": "400"}))
         try:
             drip = asyncio.create_task(_drip(writer))
-            reply = Reply(await asyncio.wait_for(reader.read(), 20))
+            reply = Reply(await asyncio.wait_for(reader.read(), 30))
             assert reply.status == 408
         finally:
             drip.cancel()
@@ -488,7 +488,7 @@ async def test_an_offer_to_speak_http2_is_passed_over() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
         for _ in range(2):
             writer.write(site.request_bytes("POST", "/load", {"model": "llama3"}, {**offer}))
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
             assert head.startswith(b"HTTP/1.1 200")
             length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
             await reader.readexactly(int(length.partition(b":")[2]))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.web.fake_valet import FakeValet
 from tests.web.wire import control_site
+from tray_valet.core.errors import InvalidJson
+from tray_valet.web.json_body import parse_object
 
 
 @pytest.mark.parametrize(
@@ -147,3 +151,12 @@ async def test_v12_a_bad_threshold_is_a_400_and_nothing_is_stored(body: dict[str
         assert path in [each["path"] for each in reply.json["error"]["details"]]
         assert valet.settings == before
         assert (await site.call("GET", "/config")).json["cpu_sustained_seconds"] == 30
+
+
+def test_a_name_that_is_there_twice_among_very_many_is_found_at_once() -> None:
+    names = [f"{number:x}" for number in range(30_000)]
+    body = "{" + ",".join(f'"{name}":1' for name in (*names, names[-1])) + "}"
+    began_s = time.monotonic()
+    with pytest.raises(InvalidJson, match=names[-1]):
+        parse_object(body.encode())
+    assert time.monotonic() - began_s < 5.0

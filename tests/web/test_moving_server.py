@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.ports import quiet_port
 from tests.web.wire import serving
 from tray_valet.core.errors import AddressInUse
 from tray_valet.web.server import WebServer
@@ -24,7 +25,7 @@ async def answers(port: int, host: str = "127.0.0.1") -> bool:
         return False
     writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     try:
-        return b" 200 " in await asyncio.wait_for(reader.read(), 5)
+        return b" 200 " in await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
 
@@ -35,7 +36,7 @@ async def test_both_addresses_answer_until_the_move_is_done() -> None:
         async with server.moved("127.0.0.1", 0) as url:
             assert url == server.url
         assert server.port == old  # 0 was asked for from the beginning: nothing to do
-        free = _free_port()
+        free = quiet_port()
         async with server.moved("127.0.0.1", free):
             assert (await answers(old), await answers(free)) == (True, True)
         assert (await answers(old), await answers(free)) == (False, True)
@@ -62,7 +63,7 @@ async def test_a_taken_port_changes_nothing() -> None:
 async def test_what_fails_during_the_move_brings_the_old_address_back(host: str) -> None:
     async with serving(hello) as server:  # type: ignore[arg-type]
         old = server.port
-        port = _free_port() if host == "127.0.0.1" else None
+        port = quiet_port() if host == "127.0.0.1" else None
         with pytest.raises(ZeroDivisionError):
             async with server.moved(host, port):
                 raise ZeroDivisionError
@@ -93,22 +94,16 @@ async def test_an_answer_under_way_at_the_old_address_is_finished() -> None:
         asking = asyncio.create_task(answers(server.port))
         while not server._state.tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        async with server.moved("127.0.0.1", _free_port()):
+        async with server.moved("127.0.0.1", quiet_port()):
             pass
         going.set()
         assert await asking
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_a_moved_server_ends_as_any_other() -> None:
     server = WebServer(hello, name="control", host="127.0.0.1", port=0)  # type: ignore[arg-type]
     await server.start()
-    async with server.moved("127.0.0.1", _free_port()):
+    async with server.moved("127.0.0.1", quiet_port()):
         pass
     await server.stop(grace_s=0.5)
     assert not await answers(server.port)

@@ -120,6 +120,6 @@ async def _bytes(site: Site, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
     try:
         writer.write(data)
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()

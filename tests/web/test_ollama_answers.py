@@ -183,6 +183,7 @@ def test_vectors_come_back_as_they_were_or_as_base64() -> None:
         (500, b"llama runner died\n", "llama runner died", "api_error"),
         (503, b"", "Ollama answered 503.", "api_error"),
         (500, b'["odd"]', '["odd"]', "api_error"),
+        (500, b'"caf\xe9"', '"caf\ufffd"', "api_error"),
     ],
 )
 def test_errors_come_back_as_openai_writes_them(status: int, body: bytes, message: str, kind: str) -> None:
@@ -207,7 +208,9 @@ def test_an_error_in_mid_stream_is_told_once_and_ends_it() -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
-@pytest.mark.parametrize("answer", [b'{"error":"runner died"}', b"", b'{"model":', b"[]"])
+@pytest.mark.parametrize(
+    "answer", [b'{"error":"runner died"}', b"", b'{"model":', b"[]", b'{"model":"\xe9"}']
+)
 def test_a_whole_answer_that_is_none_is_a_failure(path: str, answer: bytes) -> None:
     made = exchange(path, messages=ASK, prompt="Hi", input="Hi")
     made.feed(answer)

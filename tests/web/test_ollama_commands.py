@@ -103,9 +103,44 @@ async def test_a_client_that_leaves_ends_the_pull() -> None:
     async with _engine(endless) as url, router_site(_Behind(url)) as site:
         _, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
         writer.write(site.request_bytes("POST", "/api/pull", {"model": "x"}))
-        await asyncio.wait_for(came.wait(), 10)
+        await asyncio.wait_for(came.wait(), 30)
         writer.close()
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 30)
+
+
+async def test_a_client_that_leaves_before_the_answer_begins_ends_the_pull() -> None:
+    async with _silent() as (url, came, gone), router_site(_Behind(url)) as site:
+        _, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+        writer.write(site.request_bytes("POST", "/api/pull", {"model": "x", "stream": False}))
+        await asyncio.wait_for(came.wait(), 30)
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 30)
+
+
+async def test_a_command_that_has_no_answer_yet_is_refused_when_the_server_stops() -> None:
+    async with _silent() as (url, came, gone), router_site(_Behind(url)) as site:
+        call = asyncio.create_task(site.call("POST", "/api/create", {"model": "x", "stream": False}))
+        await asyncio.wait_for(came.wait(), 30)
+        site.api.end_streams()
+        reply = await asyncio.wait_for(call, 30)
+        assert (reply.status, reply.headers["retry-after"]) == (503, "10")
+        assert "shutting down" in reply.json["error"]
+        await asyncio.wait_for(gone.wait(), 30)
+
+
+async def test_what_passes_through_is_asked_for_uncompressed() -> None:
+    heads: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with _engine(note) as url, router_site(_Behind(url)) as site:
+        await site.call("POST", "/api/copy", {"source": "x", "destination": "y"})
+    (accepted,) = [line for line in heads[0].lower().split(b"\r\n") if line.startswith(b"accept-encoding")]
+    assert accepted == b"accept-encoding: identity"
 
 
 @pytest.mark.parametrize(("closes", "word"), [(True, "broke off"), (False, "shutting down")])
@@ -125,11 +160,11 @@ async def test_a_pull_that_is_cut_says_so_in_its_last_line(closes: bool, word: s
 
     async with _engine(cut) as url, router_site(_Behind(url)) as site:
         call = asyncio.create_task(site.call("POST", "/api/pull", {"model": "x"}))
-        await asyncio.wait_for(came.wait(), 10)
+        await asyncio.wait_for(came.wait(), 30)
         if not closes:
             await asyncio.sleep(0.1)
             site.api.end_streams()
-        lines = (await asyncio.wait_for(call, 10)).body.splitlines()
+        lines = (await asyncio.wait_for(call, 30)).body.splitlines()
         assert lines[0] == b"{}"
         assert word in json.loads(lines[-1])["error"]
 
@@ -139,3 +174,20 @@ async def _engine(answer: Any) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _silent() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """An Ollama that is asked and says nothing: its url, and whether somebody has come, and gone."""
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        came.set()
+        while await reader.read(100):
+            pass
+        gone.set()
+        writer.close()
+
+    async with _engine(listen) as url:
+        yield url, came, gone

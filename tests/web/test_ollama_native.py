@@ -13,11 +13,10 @@ import msgspec
 import pytest
 
 from tests.standins.ollama import OllamaStandin
+from tests.web.native_words import ASK, CHAT, EMBEDDINGS, fields_of
 from tray_valet.providers.ollama_times import unix_s
 from tray_valet.web.ollama_native import native_exchange, native_overrides
 
-CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
-ASK = [{"role": "user", "content": "Hi"}]
 OWN = ("id", "created")
 
 
@@ -35,7 +34,7 @@ def standin(running_standin: OllamaStandin) -> OllamaStandin:
 
 @pytest.fixture
 def client(standin: OllamaStandin) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=standin.url, trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=standin.url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -43,10 +42,6 @@ def first_model(client: httpx.Client) -> str:
     """One that is on disk, not in a cloud."""
     told = client.get("/api/tags").json()["models"]
     return str(next(m["name"] for m in told if "completion" in m["capabilities"] and "remote_model" not in m))
-
-
-def fields_of(**values: Any) -> dict[str, msgspec.Raw]:
-    return msgspec.json.decode(msgspec.json.encode(values), type=dict[str, msgspec.Raw])
 
 
 def translated(
@@ -78,7 +73,7 @@ def runner_pids(client: httpx.Client) -> list[int]:
 
 
 def pid_of_runner(standin: OllamaStandin) -> int:
-    with httpx.Client(base_url=standin.url, trust_env=False) as other:
+    with httpx.Client(base_url=standin.url, trust_env=False, timeout=60) as other:
         (pid,) = runner_pids(other)
     return pid
 
@@ -125,7 +120,7 @@ def test_a_time_to_live_of_zero_answers_and_then_unloads(client: httpx.Client) -
     status, told = translated(client, CHAT, None, 0.0, model=model, messages=ASK, max_tokens=2)
     assert status == 200
     assert msgspec.json.decode(told)["choices"][0]["message"]["content"]
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 45
     while client.get("/api/ps").json()["models"]:
         assert time.monotonic() < deadline_s
         time.sleep(0.02)

@@ -324,3 +324,19 @@ def test_a_native_request_gets_what_it_does_not_say_itself(
 ) -> None:
     changed = native_overrides(path, fields_of(**asked), context_length, keep_alive_s)
     assert msgspec.json.decode(msgspec.json.encode(changed)) == asked | told
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, b'{"messages":[{"role":"user","content":"x"}],"stop":"\xe9"}', "stop"),
+        (CHAT, b'{"messages":[{"role":"\xe9","content":"x"}]}', "messages"),
+        (CHAT, b'{"messages":[{"role":"user","content":[{"type":"text","text":"\xe9"}]}]}', "messages"),
+        (EMBEDDINGS, b'{"input":"x","encoding_format":"\xe9"}', "encoding_format"),
+    ],
+)
+def test_text_in_another_encoding_than_utf8_is_refused(path: str, body: bytes, param: str) -> None:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    with pytest.raises(InvalidValue) as caught:
+        native_exchange(path, fields, model="m", context_length=4096, keep_alive_s=None)
+    assert caught.value.param == param

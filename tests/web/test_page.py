@@ -96,6 +96,28 @@ def test_activity_grows_as_it_happens_and_shows_the_rest_on_request(stage: Stage
     expect(page.locator("#activity li")).to_have_count(12)
 
 
+def test_activity_is_asked_for_again_when_a_look_was_refused(stage: Stage, visit: Visit) -> None:
+    refusals = 0
+    is_well = False
+
+    def answer(route: Any) -> None:
+        nonlocal refusals
+        if is_well:
+            route.continue_()
+            return
+        refusals += 1
+        route.fulfill(status=504, json={"error": {"message": "That took too long."}})
+
+    stage.show(running(), ev.ModelLoaded(model="qwen", took_s=2.4, size_bytes=2**30))
+    page = visit.page
+    page.route("**/memory", answer)
+    page.goto(f"{visit.url}/ui/")
+    expect(page.get_by_role("alert")).to_contain_text("That took too long.")
+    wait_until(page, lambda: refusals >= 4)
+    is_well = True
+    expect(page.locator("#activity")).to_contain_text("qwen loaded in 2.4 s")
+
+
 def test_a_mistake_in_the_settings_file_stays_in_sight(stage: Stage, visit: Visit) -> None:
     stage.show(running(settings_problem="Line 14, thresholds.ram_pause_pct: “eighty” is not a number."))
     page = visit.open()

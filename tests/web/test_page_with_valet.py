@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import quiet_port
 from tests.web.page_visit import Visit, expect, wait_until
 from tests.whole.valet_process import ValetProcess, engine_pids
 
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="plays with copi
 @pytest.fixture
 def valet(tmp_path: Path, tiny_model: Path) -> Iterator[ValetProcess]:
     models = {"tiny": {"model_path": str(tiny_model), "flags": ["--ctx-size", "2048"]}}
-    settings = {"providers": {"local": {"kind": "llama-server", "models": models}}}
+    # The valet that is killed here comes back at its address.
+    control = {"port": quiet_port()}
+    settings = {"control": control, "providers": {"local": {"kind": "llama-server", "models": models}}}
     with ValetProcess(tmp_path / "home", settings) as process:
         yield process
     assert engine_pids(tmp_path / "home") == []

@@ -148,7 +148,7 @@ async def test_an_idle_connection_is_closed_after_a_while(monkeypatch: pytest.Mo
 
 
 async def test_a_second_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tray_valet.web.protocol.HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("tray_valet.web.protocol.HEAD_TIMEOUT_S", 0.5)
     async with serving(_guarded(_echo)) as server, _connected(server) as (reader, writer):
         writer.write(_request(b'"x"'))
         await _answer(reader)
@@ -158,11 +158,11 @@ async def test_a_second_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPa
 
 
 async def test_an_answer_may_take_longer_than_a_head_and_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tray_valet.web.protocol.HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tray_valet.web.protocol.HEAD_TIMEOUT_S", 0.5)
     monkeypatch.setattr("tray_valet.web.server._KEEP_ALIVE_S", 0.05)
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         await _echo(scope, receive, send)
 
     async with serving(_guarded(slow)) as server, _connected(server) as (reader, writer):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anthropic
+import jsonschema_rs
 import ollama
 import openai
 import pytest
@@ -16,10 +17,12 @@ import pytest
 from tests.web.fake_valet import FakeValet
 from tests.web.wire import Site, router_site
 from tray_valet.core.commands import CatalogEntry, ModelState, QueueState
+from tray_valet.core.dialects import OPERATIONS
 from tray_valet.core.errors import LoadFailed
 from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import InstalledModel, ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
+from tray_valet.web.router_openapi import document
 
 LLAMA = ModelRef("ollama", "llama3:latest")
 GIB = 2**30
@@ -163,7 +166,7 @@ async def test_models_answer_at_once_while_a_provider_hangs() -> None:
 
     async with router_site(Hanging()) as site:
         for path in ("/v1/models", "/api/tags", "/api/ps", "/v1/models/status"):
-            assert (await asyncio.wait_for(site.call("GET", path), 5)).status == 200
+            assert (await asyncio.wait_for(site.call("GET", path), 30)).status == 200
 
 
 async def test_a_model_whose_name_ends_like_a_command_is_still_found() -> None:
@@ -346,8 +349,7 @@ async def test_the_health_of_models_leaves_out_those_that_are_off() -> None:
 
 async def test_the_api_describes_every_path_that_it_answers() -> None:
     async with router_site() as site:
-        document = (await site.call("GET", "/openapi.json")).json
-        paths = document["paths"]
+        paths = (await site.call("GET", "/openapi.json")).json["paths"]
         described = {(path, method) for path, methods in paths.items() for method in methods}
         for path, method in described:
             assert paths[path][method]["summary"]
@@ -363,6 +365,32 @@ async def test_the_api_describes_every_path_that_it_answers() -> None:
             assert path.replace("llama3", "{name}") in paths
 
 
+def test_every_request_and_failure_has_an_example_that_is_as_described() -> None:
+    described = document()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            contents = [
+                answer["content"] for status, answer in operation["responses"].items() if status != "200"
+            ]
+            if method != "get" and "{name}" not in path:
+                contents.append(operation["requestBody"]["content"])
+            for content in contents:
+                told = content["application/json"]
+                root = {**told["schema"], "components": described["components"]}
+                jsonschema_rs.validator_for(root).validate(told["example"])
+
+
+async def test_the_examples_of_requests_are_taken() -> None:
+    async with router_site() as site:
+        for path, methods in document()["paths"].items():
+            if path not in OPERATIONS:
+                continue
+            example = methods["post"]["requestBody"]["content"]["application/json"]["example"]
+            asked = {**example, "model": "no-such-model"}
+            assert len(asked) > 1 or path == "/api/show"
+            assert (await site.call("POST", path, asked)).status == 404, path
+
+
 # -- streams -----------------------------------------------------------------------------------------------
 
 
@@ -373,7 +401,7 @@ class _Events:
 
     async def next(self) -> tuple[str, dict[str, Any]]:
         while True:
-            size = int((await asyncio.wait_for(self._reader.readline(), 10)).strip(), 16)
+            size = int((await asyncio.wait_for(self._reader.readline(), 30)).strip(), 16)
             if size == 0:
                 return "end", {}
             data = (await self._reader.readexactly(size + 2)).decode()
@@ -387,7 +415,7 @@ async def _listening(site: Site, path: str) -> AsyncIterator[_Events]:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
     try:
         writer.write(site.request_bytes("GET", path, headers={"Connection": None}))
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).lower()
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).lower()
         assert b"text/event-stream" in head
         assert b"x-accel-buffering: no" in head
         yield _Events(reader, writer)
@@ -437,7 +465,7 @@ async def test_a_model_that_is_deleted_is_told_as_off() -> None:
 async def test_r16_an_open_stream_ends_with_the_server(path: str) -> None:
     async with router_site() as site, _listening(site, path) as events:
         await events.next()
-        await asyncio.wait_for(site.server.stop(grace_s=1.0), 5)
+        await asyncio.wait_for(site.server.stop(grace_s=1.0), 30)
         for _ in range(5):
             if (await events.next())[0] == "end":
                 break
@@ -453,7 +481,7 @@ async def test_listeners_are_bounded_and_leave_room_when_they_go(path: str) -> N
         async with _listening(site, path) as events:
             await events.next()
             assert (await site.call("GET", path)).status == 429
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while feed._clients:  # noqa: ASYNC110  # it leaves when the server sees that it has
                 await asyncio.sleep(0.01)
         async with _listening(site, path) as events:

@@ -21,12 +21,13 @@ from tray_valet.core.metrics import GpuSample, MachineSample
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.core.watchdog import State
-from tray_valet.web.metric_families import FAMILIES, METRIC_NAMES
+from tray_valet.web.metric_families import FAMILIES
 from tray_valet.web.router_answers import RouterAnswers
 from tray_valet.web.router_metrics import OPENMETRICS_TYPE, TEXT_TYPE, RouterMetrics
 
 NAME = "llama3:latest"
 LLAMA = ModelRef("ollama", NAME)
+METRIC_NAMES = frozenset(family.name for family in FAMILIES)
 SEEDS_NAMES = {
     "router_requests_total",
     "router_request_duration_seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.web.fake_valet import FakeValet
 from tests.web.wire import Site, control_site, serving
 from tray_valet.core.errors import AddressInUse
+from tray_valet.web.listening import listen
 from tray_valet.web.server import WebServer
 
 
@@ -42,6 +44,24 @@ async def test_localhost_is_both_loopbacks_on_one_port() -> None:
         request = site.request_bytes("GET", "/watchdog", headers={"Host": f"localhost:{site.server.port}"})
         for address in ("127.0.0.1", "::1"):
             assert (await site.raw(request, address=address)).status == 200
+
+
+async def test_localhost_is_the_one_loopback_where_the_kernel_has_no_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class _OldSocket(socket.socket):
+        """As with the kernel's `ipv6.disable=1`: Python has IPv6, the system has not."""
+
+        def __init__(self, family: int = -1, *args: Any, **more: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *args, **more)
+
+    monkeypatch.setattr(socket, "socket", _OldSocket)
+    sockets = await listen("localhost", 0, name="control")
+    assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
+    for each in sockets:
+        each.close()
 
 
 @pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 on this machine")
@@ -106,7 +126,7 @@ async def test_an_answer_in_the_making_is_finished_before_the_end() -> None:
         await asyncio.sleep(0)
         go_on.set()
         assert (await asking).body == b"hello"
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, 30)
 
 
 async def test_an_app_that_never_ends_is_cut_after_the_grace() -> None:
@@ -120,7 +140,7 @@ async def test_an_app_that_never_ends_is_cut_after_the_grace() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await begun.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.stop(grace_s=0.1)
         writer.close()
 
@@ -130,7 +150,7 @@ async def test_idle_connections_do_not_hold_up_the_end() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await writer.drain()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             await server.stop(grace_s=30)
         writer.close()
 
@@ -142,7 +162,7 @@ async def test_a_head_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) ->
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(start)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await asyncio.wait_for(reader.readexactly(1), 5)
+                await asyncio.wait_for(reader.readexactly(1), 30)
             writer.close()
 
 
@@ -155,7 +175,7 @@ async def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
     async with serving(look) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not server._state.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         for connection in server._state.connections:

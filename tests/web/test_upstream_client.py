@@ -37,7 +37,7 @@ async def client(**options: float) -> AsyncIterator[LocalClient]:
 
 
 async def read(made: LocalClient, engine: RawEngine, **more: object) -> tuple[int, bytes]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         response = await made.open(ask(engine, **more))
         try:
             pieces = []
@@ -150,7 +150,7 @@ async def test_a_connection_is_used_again_and_closed_when_it_was_idle_for_long()
         for _ in range(3):
             assert await read(made, engine) == (200, b'{"a":1}')
         assert (engine.connections, made.connections) == (1, 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while made.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await read(made, engine)
@@ -213,18 +213,18 @@ async def test_an_answer_that_is_given_up_closes_its_connection() -> None:
     async with raw_engine([b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"]) as engine, client() as made:
         response = await made.open(ask(engine))
         response.close()
-        await asyncio.wait_for(engine.left.wait(), 5)
+        await asyncio.wait_for(engine.left.wait(), 30)
         assert made.connections == 0
 
 
 async def test_a_request_that_is_cancelled_closes_its_connection() -> None:
     async with raw_engine([b""]) as engine, client() as made:
         asking = asyncio.create_task(read(made, engine))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not engine.requests:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         asking.cancel()
-        await asyncio.wait_for(engine.left.wait(), 5)
+        await asyncio.wait_for(engine.left.wait(), 30)
 
 
 async def test_nothing_there_and_no_such_name_are_unreachable() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from tests.ports import quiet_port
 from tray_valet.engine import tiny_model
 from tray_valet.engine.locate import embedded_engine, is_embedded_installed
 from tray_valet.web.whole_answers import assembler_for, can_stream_whole
@@ -56,16 +56,14 @@ TEMPLATE = """\
 def running_engine(model: Path, *flags: str) -> Iterator[str]:
     """Its address, while it runs."""
     engine = embedded_engine(os.environ)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = quiet_port()
     argv = [*engine.argv, "-m", str(model), "--port", str(port), "-c", "4096", "--jinja", *flags]
     process = subprocess.Popen(
         argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | engine.env
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 45
         while not is_ready(url):
             assert process.poll() is None
             assert time.monotonic() < deadline_s
@@ -78,7 +76,7 @@ def running_engine(model: Path, *flags: str) -> Iterator[str]:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", trust_env=False).status_code == 200
+        return httpx.get(f"{url}/health", trust_env=False, timeout=30).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -110,7 +108,8 @@ def talented_engine(folder: Path, reply: str) -> Iterator[str]:
 
 
 def post(url: str, path: str, body: bytes) -> httpx.Response:
-    return httpx.post(url + path, content=body, headers={"content-type": "application/json"}, trust_env=False)
+    headers = {"content-type": "application/json"}
+    return httpx.post(url + path, content=body, headers=headers, trust_env=False, timeout=60)
 
 
 def without_own(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.web.native_words import fields_of
 from tray_valet.web.whole_answers import WholeAnswer, assembler_for, can_stream_whole
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = (
@@ -15,10 +16,6 @@ CHAT, COMPLETIONS, RESPONSES, MESSAGES = (
     "/v1/responses",
     "/v1/messages",
 )
-
-
-def fields_of(**values: Any) -> dict[str, msgspec.Raw]:
-    return msgspec.json.decode(msgspec.json.encode(values), type=dict[str, msgspec.Raw])
 
 
 def assembler(path: str) -> WholeAnswer:
@@ -78,6 +75,16 @@ def test_the_usage_is_always_asked_for(options: Any) -> None:
 )
 def test_which_requests_come_out_the_same(path: str, values: dict[str, Any], can: bool) -> None:
     assert can_stream_whole(path, fields_of(**values)) is can
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"logprobs":"\xe9"}', b'{"messages":[{"role":"\xe9"}]}', b'{"stream_options":{"\xe9":1}}'],
+)
+def test_text_in_another_encoding_than_utf8_is_left_to_the_engine_to_refuse(body: bytes) -> None:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    assert can_stream_whole(CHAT, fields) is True
+    assert bytes(assembler(CHAT).request_fields(fields)["stream"]) == b"true"
 
 
 def test_other_paths_have_no_assembler() -> None:

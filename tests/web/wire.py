@@ -76,7 +76,7 @@ class Site:
         reader, writer = await asyncio.open_connection(address, self.server.port)
         try:
             writer.write(data)
-            return Reply(await asyncio.wait_for(reader.read(), 20))
+            return Reply(await asyncio.wait_for(reader.read(), 30))
         finally:
             writer.close()
 

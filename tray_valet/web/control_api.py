@@ -19,7 +19,6 @@ from tray_valet.core.desks import Desks
 from tray_valet.core.errors import ValetError
 from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.desktop.window_opener import WindowShown
-from tray_valet.web.control_docs import ControlDocs
 from tray_valet.web.control_ledger import ControlLedger
 from tray_valet.web.control_models import ControlModels
 from tray_valet.web.control_open import ControlOpen
@@ -30,7 +29,7 @@ from tray_valet.web.control_settings import ControlSettings
 from tray_valet.web.control_setup import ControlSetup
 from tray_valet.web.control_tests import ControlTests
 from tray_valet.web.control_writes import ControlWrites
-from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, unexpected
+from tray_valet.web.errors import HttpError, mistake_of_ours, not_allowed, nothing_there
 from tray_valet.web.event_stream import EventStream
 from tray_valet.web.json_answer import error_answer
 from tray_valet.web.memory_reads import MemoryReads
@@ -67,14 +66,13 @@ class ControlApi:
             *UiPages(lambda: valet.settings, codes or WindowCodes(clock)).routes(),
             *(ControlOpen(open_window).routes() if open_window is not None else ()),
             *(_desk_routes(valet, clock, desks, router) if desks is not None else ()),
-            *ControlDocs().routes(),
             Route("/events", self._events, methods=["GET"]),
         ]
         self._app = Starlette(
             routes=self._routes,
             exception_handlers={
-                ValetError: _on_valet_error,
-                HttpError: _on_http_error,
+                ValetError: _on_failure,
+                HttpError: _on_failure,
                 HTTPException: self._on_http_exception,
                 Exception: _on_mistake,  # Starlette raises it again after this answer; the guard logs it
             },
@@ -95,11 +93,7 @@ class ControlApi:
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         allowed = self._methods_at(request)
-        if allowed:
-            return error_answer(_not_allowed(request.method, allowed))
-        return error_answer(
-            HttpError(404, ErrorType.NOT_FOUND, EdgeCode.PATH_NOT_FOUND, "There is nothing at that path.")
-        )
+        return error_answer(not_allowed(request.method, allowed) if allowed else nothing_there())
 
     def _methods_at(self, request: Request) -> list[str]:
         """What can be done at the path; the first route that fits says which path that is."""
@@ -120,27 +114,10 @@ def _desk_routes(
     ]
 
 
-def _not_allowed(method: str, allowed: list[str]) -> HttpError:
-    listed = ", ".join(allowed)
-    return HttpError(
-        405,
-        ErrorType.INVALID_REQUEST,
-        EdgeCode.METHOD_NOT_ALLOWED,
-        f"{method} is not possible there. Use {listed}.",
-        headers=((b"allow", listed.encode()),),
-    )
-
-
-async def _on_valet_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ValetError)
-    return error_answer(error)
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HttpError)
+async def _on_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValetError | HttpError)
     return error_answer(error)
 
 
 async def _on_mistake(request: Request, error: Exception) -> Response:
-    answer = unexpected()
-    return Response(answer.body, status_code=answer.status, media_type="application/json")
+    return error_answer(mistake_of_ours())

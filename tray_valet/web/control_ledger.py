@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,14 +18,11 @@ from tray_valet.core.history import MOST_MINUTES, History, Point
 from tray_valet.core.ledger import GameRecord, Ledger, SteppedAside
 from tray_valet.core.ledger_words import cause, summary, why
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
+from tray_valet.web.json_body import expect_nothing
+from tray_valet.web.query_fields import whole_number_of
+from tray_valet.web.wire_units import MIB, rounded_pct, rounded_s
 
-MIB = 2**20
-_DEFAULT_MINUTES = 60
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
+_USUAL_MINUTES = 60
 
 
 class ControlLedger:
@@ -49,12 +45,12 @@ class ControlLedger:
 
     async def forget(self, request: Request) -> Response:
         """`DELETE /ledger`, `?game=` (a key or a name): forget that game, or all of them."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         return json_answer({"forgotten": await self._valet.forget_ledger(_game(request))})
 
     async def history(self, request: Request) -> Response:
         """`GET /history?minutes=60` (1 to 1440): how full the machine was, oldest first."""
-        minutes = _minutes(request)
+        minutes = whole_number_of(request, "minutes", usual=_USUAL_MINUTES, most=MOST_MINUTES)
         return json_answer({"minutes": minutes, **history_shape(self._valet.history(minutes))})
 
 
@@ -79,7 +75,7 @@ def _game_shape(record: GameRecord) -> dict[str, Any]:
         "name": record.name,
         "last_at": record.last_at,
         "times": record.times,
-        "median_seconds": _rounded(record.median_s),
+        "median_seconds": rounded_s(record.median_s),
         "worst_seconds": None if record.worst is None else record.worst.took_s,
         "freed_mb": record.freed_bytes // MIB,
         "most_freed_mb": record.most_freed_bytes // MIB,
@@ -93,7 +89,7 @@ def _game_shape(record: GameRecord) -> dict[str, Any]:
         "played_times": record.played,
         "played_seconds": record.played_s,
         "restores": record.restores,
-        "restore_median_seconds": _rounded(record.median_restore_s),
+        "restore_median_seconds": rounded_s(record.median_restore_s),
         "restore_worst_seconds": record.worst_restore_s if record.restores else None,
         "restore_failures": record.restore_failures,
         "reloads": record.reloads,
@@ -119,9 +115,9 @@ def _point(point: Point) -> dict[str, Any]:
         "at": point.at,
         "ram_pct": round(point.ram_pct, 1),
         "cpu_pct": round(point.cpu_pct, 1),
-        "vram_pct": _tenth(point.vram_pct),
-        "ours_ram_pct": _tenth(point.ours_ram_pct),
-        "ours_vram_pct": _tenth(point.ours_vram_pct),
+        "vram_pct": rounded_pct(point.vram_pct),
+        "ours_ram_pct": rounded_pct(point.ours_ram_pct),
+        "ours_vram_pct": rounded_pct(point.ours_vram_pct),
         "state": point.state.value,
     }
 
@@ -134,20 +130,3 @@ def _game(request: Request) -> str | None:
     if len(asked) > 1 or not asked[0].strip():
         raise InvalidValue("Name one game.", remedy="Leave “game” out to forget all.", param="game")
     return asked[0]
-
-
-def _minutes(request: Request) -> int:
-    text = request.query_params.get("minutes", str(_DEFAULT_MINUTES))
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MOST_MINUTES):
-        raise InvalidValue(
-            f"“{text[:40]}” is not a number of minutes.", remedy=f"Use 1 to {MOST_MINUTES}.", param="minutes"
-        )
-    return int(text)
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
-
-
-def _tenth(pct: float | None) -> float | None:
-    return None if pct is None else round(pct, 1)

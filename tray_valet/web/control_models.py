@@ -19,10 +19,10 @@ from tray_valet.core.downloads import Download, DownloadState
 from tray_valet.core.errors import Refused, UpstreamFailed
 from tray_valet.core.models import check_model_name
 from tray_valet.core.ports import Clock
-from tray_valet.web.control_writes import provider_of
 from tray_valet.web.cooldowns import Cooldowns
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
+from tray_valet.web.json_body import decode, expect_nothing
+from tray_valet.web.query_fields import provider_of
 from tray_valet.web.status_shape import download
 
 _COOLDOWN_S = 5.0
@@ -34,10 +34,6 @@ class PullBody(msgspec.Struct, kw_only=True):
 
     model: str
     wait: bool = False
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class ControlModels:
@@ -70,7 +66,7 @@ class ControlModels:
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /models/{name with slashes}`, `?provider=`: from the disk; unloaded first."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         if request.path_params["model"] == _PULL:
             raise HTTPException(405)  # that path is a command; the model is called pull:latest
         model = check_model_name(request.path_params["model"])
@@ -83,7 +79,7 @@ class ControlModels:
 
     async def cancel(self, request: Request) -> Response:
         """`DELETE /downloads/{id}`: take it back for good."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         cancelled = await self._store.cancel(request.path_params["id"])
         return json_answer({"ok": True, "action": "cancel", "download": download(cancelled)})
 

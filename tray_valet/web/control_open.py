@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tray_valet.desktop.window_opener import WindowShown
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
+from tray_valet.web.json_body import expect_nothing
 
 
 class ControlOpen:
@@ -33,6 +28,6 @@ class ControlOpen:
 
     async def open(self, request: Request) -> Response:
         """`POST /open`: show the window, or bring it to the front."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         shown = await self._open_window()
         return json_answer({"ok": True, "action": "open", "way": shown.way.value, "url": shown.url})

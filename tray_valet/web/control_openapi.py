@@ -15,7 +15,8 @@ from tray_valet.core.config import Settings, ThresholdSettings
 from tray_valet.web import openapi_forms as form
 from tray_valet.web import openapi_outcomes as outcome
 from tray_valet.web.openapi_examples import EXAMPLES
-from tray_valet.web.openapi_operations import JSON, OPERATIONS, Op
+from tray_valet.web.openapi_operation import JSON, Op
+from tray_valet.web.openapi_operations import OPERATIONS
 
 _REFERENCE = "#/components/schemas/{name}"
 _ERROR = {"$ref": "#/components/schemas/Error"}

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tray_valet.core.commands import Valet
-from tray_valet.core.errors import InvalidValue
 from tray_valet.web import list_shapes, status_shape
 from tray_valet.web.json_answer import json_answer
+from tray_valet.web.query_fields import whole_number_of
 
-_MAX_ACTIVITY = 1000
+_USUAL_ACTIVITY, _MAX_ACTIVITY = 200, 1000  # entries
 
 
 class ControlReads:
@@ -41,6 +41,7 @@ class ControlReads:
             "/explain": self.explain,
             "/activity": self.activity,
             "/logs": self.logs,
+            "/openapi.json": self.description,
         }
         return [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
 
@@ -94,7 +95,8 @@ class ControlReads:
 
     async def activity(self, request: Request) -> Response:
         """`GET /activity?limit=200`: what happened, newest first."""
-        return json_answer(list_shapes.activity(self._valet.activity(_limit(request))))
+        limit = whole_number_of(request, "limit", usual=_USUAL_ACTIVITY, most=_MAX_ACTIVITY)
+        return json_answer(list_shapes.activity(self._valet.activity(limit)))
 
     async def logs(self, request: Request) -> Response:
         """`GET /logs?runner=`: what a model's runner wrote last; without a runner the valet's own log."""
@@ -102,11 +104,8 @@ class ControlReads:
         lines = await self._valet.log_lines(runner)
         return json_answer({"runner": runner, "lines": list(lines)})
 
+    async def description(self, request: Request) -> Response:
+        """`GET /openapi.json`: this API as OpenAPI 3.1, made when it is first asked for."""
+        from tray_valet.web.control_openapi import document  # only for those who ask
 
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", "200")
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= _MAX_ACTIVITY):
-        raise InvalidValue(
-            f"“{text[:40]}” is not a limit.", remedy=f"Use 1 to {_MAX_ACTIVITY}.", param="limit"
-        )
-    return int(text)
+        return json_answer(document())

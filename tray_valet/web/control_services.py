@@ -7,7 +7,6 @@ answer at once, with 200 as their clients know it, and how it went is in the act
 
 from __future__ import annotations
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,16 +14,12 @@ from starlette.routing import Route
 from tray_valet.core.commands import Valet
 from tray_valet.core.ports import Clock
 from tray_valet.core.service_plan import ServiceBegun
-from tray_valet.web.control_writes import provider_of
 from tray_valet.web.cooldowns import Cooldowns
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
+from tray_valet.web.json_body import expect_nothing
+from tray_valet.web.query_fields import provider_of
 
 _COOLDOWN_S = 3.0
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class ControlServices:
@@ -69,7 +64,7 @@ class ControlServices:
 
 
 async def _read(request: Request) -> str | None:
-    decode(await request.body(), _Nothing)
+    expect_nothing(await request.body())
     return provider_of(request)
 
 

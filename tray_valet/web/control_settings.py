@@ -19,7 +19,7 @@ from tray_valet.core.errors import InvalidValue
 from tray_valet.core.game_choice import GameChoice, rules_with
 from tray_valet.core.game_verdict import Action
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode, parse_object
+from tray_valet.web.json_body import decode, expect_nothing, parse_object
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SECRET = 4096
@@ -35,10 +35,6 @@ class SecretBody(msgspec.Struct, kw_only=True):
     """`PUT /secrets/{name}`."""
 
     value: str
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class ControlSettings:
@@ -89,7 +85,7 @@ class ControlSettings:
 
     async def forget(self, request: Request) -> Response:
         """`DELETE /secrets/{name}`: take a key away."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         name = _checked_name(request)
         await self._secrets.forget(name)
         return json_answer({"ok": True, "name": name})

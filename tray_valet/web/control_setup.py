@@ -14,7 +14,7 @@ from starlette.routing import Route
 from tray_valet.core.desks import Setup
 from tray_valet.core.errors import InvalidValue, LocalOnly
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
+from tray_valet.web.json_body import decode, expect_nothing
 from tray_valet.web.requests import RequestHead
 
 # A proxy on this machine passes on what comes from elsewhere, and says so.
@@ -27,10 +27,6 @@ class ApplyBody(msgspec.Struct, kw_only=True):
 
     host: str | None = None
     port: int | None = None
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class ControlSetup:
@@ -56,7 +52,7 @@ class ControlSetup:
     async def acknowledge(self, request: Request) -> Response:
         """`POST /setup/acknowledge`: the user has noted the key."""
         _require_local(request)
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         await self._setup.acknowledge()
         return json_answer({"ok": True, "action": "setup/acknowledge"})
 

@@ -22,7 +22,8 @@ from tray_valet.core.desks import Checks
 from tray_valet.core.errors import NotFound, TimedOut, UpstreamFailed
 from tray_valet.web.control_routes import route_shape
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode
+from tray_valet.web.json_body import decode, expect_nothing
+from tray_valet.web.json_faults import MALFORMED
 
 _SEND_S = 60.0
 _QUESTION = {"role": "user", "content": "Say hi."}
@@ -33,10 +34,6 @@ class TestRouteBody(msgspec.Struct, kw_only=True):
     """`POST /routes/{alias}/test`."""
 
     send: bool = False
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class ControlTests:
@@ -56,7 +53,7 @@ class ControlTests:
 
     async def provider(self, request: Request) -> Response:
         """`POST /providers/{id}/test`: one live look, bounded; 502 or 504 with the remedy if it fails."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         probe = await self._checks.provider(request.path_params["id"])
         return json_answer(
             {
@@ -116,6 +113,6 @@ def _named(headers: Mapping[str, str]) -> dict[str, Any]:
 def _message_of(content: bytes) -> str:
     try:
         message = msgspec.json.decode(content)["error"]["message"]
-    except (msgspec.MsgspecError, KeyError, TypeError):
+    except (*MALFORMED, KeyError, TypeError):
         return "no reason given"
     return str(message)[:500]

@@ -23,12 +23,14 @@ from tray_valet.core.watchdog import State
 from tray_valet.web import status_shape
 from tray_valet.web.cooldowns import Cooldowns
 from tray_valet.web.json_answer import json_answer
-from tray_valet.web.json_body import decode, parse_object
+from tray_valet.web.json_body import decode, expect_nothing, parse_object
+from tray_valet.web.query_fields import provider_of
+from tray_valet.web.wire_units import MIB
 
 _MAX_TEXT = 500
 _MAX_OWNER = 100
 _MAX_SECONDS = 366 * 86_400.0
-_MAX_PID = 2**31 - 1
+_MAX_INT = 2**31 - 1
 
 
 class _PauseBody(msgspec.Struct, kw_only=True):
@@ -36,10 +38,6 @@ class _PauseBody(msgspec.Struct, kw_only=True):
     for_seconds: float | None = None
     pid: int | None = None
     force: bool = False
-
-
-class _Nothing(msgspec.Struct, kw_only=True):
-    """A body without fields."""
 
 
 class _LoadBody(msgspec.Struct, kw_only=True):
@@ -101,7 +99,7 @@ class ControlWrites:
 
     async def resume(self, request: Request) -> Response:
         """`POST /resume`: the user's resume."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         with self._cooldowns.once("resume"):
             state = await self._valet.resume()
         return self._done("resume", state, State.RUNNING)
@@ -121,8 +119,8 @@ class ControlWrites:
                 "action": "load",
                 "model": model.name,
                 "provider": ref.provider,
-                "size_mb": model.size_bytes // status_shape.MIB,
-                "vram_mb": model.vram_bytes // status_shape.MIB,
+                "size_mb": model.size_bytes // MIB,
+                "vram_mb": model.vram_bytes // MIB,
                 "context_length": model.context_length,
                 "ttl_left_seconds": model.ttl_left_s,
                 "state": self._valet.snapshot().state.value,
@@ -158,7 +156,7 @@ class ControlWrites:
 
     async def end_hold(self, request: Request) -> Response:
         """`DELETE /holds/{id}`: the program no longer needs it."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         hold_id: str = request.path_params["hold_id"]
         await self._valet.end_hold(hold_id)
         return json_answer({"ok": True, "id": hold_id, "state": self._valet.snapshot().state.value})
@@ -173,7 +171,7 @@ class ControlWrites:
 
     async def quit(self, request: Request) -> Response:
         """`POST /quit`: begin the orderly end."""
-        decode(await request.body(), _Nothing)
+        expect_nothing(await request.body())
         self._valet.request_quit()
         return json_answer({"ok": True, "action": "quit"}, status=202)
 
@@ -181,16 +179,6 @@ class ControlWrites:
         shape: dict[str, Any] = {"ok": True, "action": command, "state": state.value}
         shape["watchdog"] = status_shape.watchdog(self._valet.snapshot())
         return json_answer(shape, status=200 if state is wanted else 202)
-
-
-def provider_of(request: Request) -> str | None:
-    """The provider that `?provider=` names; None where it names none. Raises InvalidValue."""
-    names = request.query_params.getlist("provider")
-    if not names:
-        return None
-    if len(names) > 1 or not names[0]:
-        raise InvalidValue("Name one provider.", param="provider")
-    return check_model_name(names[0], param="provider")
 
 
 def _check_text(text: str | None, param: str) -> str:
@@ -219,12 +207,12 @@ def _check_seconds(seconds: float | None, param: str) -> float | None:
 
 
 def _check_pid(pid: int | None) -> int | None:
-    if pid is not None and not 1 <= pid <= _MAX_PID:
+    if pid is not None and not 1 <= pid <= _MAX_INT:
         raise InvalidValue(f"pid: {pid} is not a process ID.", param="pid")
     return pid
 
 
 def _check_int(value: int | None, param: str) -> int | None:
-    if value is not None and abs(value) > _MAX_PID:
+    if value is not None and abs(value) > _MAX_INT:
         raise InvalidValue(f"{param}: {value} is too large.", param=param)
     return value

@@ -20,7 +20,15 @@ import msgspec
 
 from tray_valet.core.dialects import Dialect, dialect_of
 from tray_valet.core.errors import ValetError
-from tray_valet.web.errors import Answer, EdgeCode, ErrorType, HttpError, answer_for, error_object, unexpected
+from tray_valet.web.errors import (
+    Answer,
+    EdgeCode,
+    ErrorType,
+    HttpError,
+    answer_for,
+    error_object,
+    mistake_of_ours,
+)
 
 Failure = ValetError | HttpError
 
@@ -53,19 +61,21 @@ def answer_at(path: str, error: Failure) -> Answer:
 
 def unexpected_at(path: str) -> Answer:
     """The answer for a mistake of ours, in the dialect of the path."""
-    usual = unexpected()
-    inner = msgspec.json.decode(usual.body)["error"]
-    body = _shaped(dialect_of(path), inner, ANTHROPIC_TYPES[ErrorType.SERVER])
-    return msgspec.structs.replace(usual, body=msgspec.json.encode(body))
+    return answer_at(path, mistake_of_ours())
 
 
 def error_body(dialect: Dialect, error: Failure) -> dict[str, Any]:
     """The JSON value of a failure in that dialect."""
-    if isinstance(error, HttpError):
-        inner = {"message": error.message, "type": error.kind.value, "param": None, "code": error.code.value}
-    else:
-        inner = error_object(error)
-    return _shaped(dialect, inner, _anthropic_type(error, inner))
+    inner = error_object(error)
+    if dialect is Dialect.ANTHROPIC:
+        return {
+            "type": "error",
+            "error": {**inner, "type": _anthropic_type(error, inner)},
+            "request_id": None,
+        }
+    if dialect is Dialect.OLLAMA:
+        return {"error": inner.pop("message"), **inner}
+    return {"error": inner}
 
 
 def stream_error(dialect: Dialect, error: Failure) -> bytes:
@@ -82,12 +92,3 @@ def _anthropic_type(error: Failure, inner: dict[str, Any]) -> str:
     if isinstance(error, HttpError) and error.code is EdgeCode.TOO_LARGE:
         return _TOO_LARGE
     return ANTHROPIC_TYPES[ErrorType(inner["type"])]
-
-
-def _shaped(dialect: Dialect, inner: dict[str, Any], anthropic_type: str) -> dict[str, Any]:
-    if dialect is Dialect.ANTHROPIC:
-        return {"type": "error", "error": {**inner, "type": anthropic_type}, "request_id": None}
-    if dialect is Dialect.OLLAMA:
-        rest = {name: value for name, value in inner.items() if name != "message"}
-        return {"error": inner["message"], **rest}
-    return {"error": inner}

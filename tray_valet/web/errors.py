@@ -7,7 +7,7 @@ Must not: invent failures, or word them (the error carries its sentence and reme
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -42,8 +42,7 @@ from tray_valet.core.errors import (
     ValetError,
     VramExhausted,
 )
-
-MIB = 2**20
+from tray_valet.web.wire_units import MIB
 
 
 class ErrorType(StrEnum):
@@ -147,8 +146,10 @@ def status_of(error: ValetError) -> tuple[int, ErrorType]:
     return STATUS_OF[ValetError]
 
 
-def error_object(error: ValetError) -> dict[str, Any]:
+def error_object(error: ValetError | HttpError) -> dict[str, Any]:
     """The inner object of `{"error": …}`: message with remedy, type, param, code, and what helps."""
+    if isinstance(error, HttpError):
+        return {"message": error.message, "type": error.kind.value, "param": None, "code": error.code.value}
     shape: dict[str, Any] = {
         "message": str(error),
         "type": status_of(error)[1].value,
@@ -181,25 +182,42 @@ def retry_after_s(error: RetryLater) -> int:
 
 def answer_for(error: ValetError | HttpError) -> Answer:
     """The whole answer for a failure."""
+    body = msgspec.json.encode({"error": error_object(error)})
     if isinstance(error, HttpError):
-        inner = {"message": error.message, "type": error.kind.value, "param": None, "code": error.code.value}
-        return Answer(status=error.status, body=_encode(inner), headers=error.headers)
+        return Answer(status=error.status, body=body, headers=error.headers)
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, RetryLater):
         headers = ((b"retry-after", str(retry_after_s(error)).encode()),)
-    return Answer(status=status_of(error)[0], body=_encode(error_object(error)), headers=headers)
+    return Answer(status=status_of(error)[0], body=body, headers=headers)
+
+
+def nothing_there() -> HttpError:
+    """The refusal of a path that does not exist."""
+    return HttpError(404, ErrorType.NOT_FOUND, EdgeCode.PATH_NOT_FOUND, "There is nothing at that path.")
+
+
+def not_allowed(method: str, allowed: Iterable[str]) -> HttpError:
+    """The refusal of a method at a path that knows only those allowed."""
+    listed = ", ".join(allowed)
+    return HttpError(
+        405,
+        ErrorType.INVALID_REQUEST,
+        EdgeCode.METHOD_NOT_ALLOWED,
+        f"{method} is not possible there. Use {listed}.",
+        headers=((b"allow", listed.encode()),),
+    )
+
+
+def mistake_of_ours() -> HttpError:
+    """What a caller is told of a mistake of ours; what it was is in the log, not on the wire."""
+    return HttpError(
+        500,
+        ErrorType.SERVER,
+        EdgeCode.INTERNAL,
+        "Something went wrong inside Tray Valet. Its log says what (tray-valet logs).",
+    )
 
 
 def unexpected() -> Answer:
-    """The answer for a mistake of ours; what it was is in the log, not on the wire."""
-    inner = {
-        "message": "Something went wrong inside Tray Valet. Its log says what (tray-valet logs).",
-        "type": ErrorType.SERVER.value,
-        "param": None,
-        "code": EdgeCode.INTERNAL.value,
-    }
-    return Answer(status=500, body=_encode(inner))
-
-
-def _encode(inner: dict[str, Any]) -> bytes:
-    return msgspec.json.encode({"error": inner})
+    """The answer for a mistake of ours."""
+    return answer_for(mistake_of_ours())

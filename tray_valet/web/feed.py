@@ -6,12 +6,14 @@ Decides: when such an answer ends, and how many of a kind may be open. Must not:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.errors import QueueFull
+from tray_valet.web.bodies import ClientGoneError
 
 _SEND_TIMEOUT_S = 30.0  # a reader that takes nothing for so long is not one
 _MAX_CLIENTS = 32
@@ -22,9 +24,10 @@ SSE_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 _HEARTBEAT = b": still here\n\n"
+_T = TypeVar("_T")
 
 
-class SseFeed:
+class SseFeed(ABC):
     """An ASGI app of server-sent events for one path. Subclasses make the frames."""
 
     def __init__(self, *, what: str, heartbeat_s: float, max_clients: int = _MAX_CLIENTS) -> None:
@@ -35,9 +38,9 @@ class SseFeed:
         self._clients = 0
         self._closing = asyncio.Event()
 
+    @abstractmethod
     def frames(self) -> AsyncIterator[bytes]:
         """The events for one reader, framed."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """End every stream, and those that would begin."""
@@ -64,6 +67,26 @@ class SseFeed:
             self._clients -= 1
 
 
+async def begin(start: Coroutine[Any, Any, _T], receive: Receive, *, closing: asyncio.Event) -> _T | None:
+    """Do what an answer begins with; None when `closing` comes first: it is cancelled then.
+
+    Raises ClientGoneError when the reader leaves first, and what `start` raises.
+    """
+    starting = asyncio.create_task(start, name="feed: begin")
+    gone, closed = _ends(receive, closing)
+    try:
+        await asyncio.wait({starting, gone, closed}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            return starting.result()
+        if closed.done():
+            return None
+        raise ClientGoneError
+    finally:
+        for task in (starting, gone, closed):
+            task.cancel()
+        await asyncio.wait({starting}, timeout=1.0)
+
+
 async def pump(
     pieces: AsyncIterator[bytes],
     receive: Receive,
@@ -76,10 +99,9 @@ async def pump(
 
     `heartbeat`: what is sent after so many seconds without a piece. The caller ends the body.
     """
-    gone = asyncio.create_task(_wait_gone(receive), name="feed: client leaves")
-    ends = {gone, asyncio.create_task(closing.wait(), name="feed: closing")}
+    ends = _ends(receive, closing)
     try:
-        await _pumped(pieces, send, ends, heartbeat)
+        await _pumped(pieces, send, set(ends), heartbeat)
     except TimeoutError:
         pass  # it reads nothing; the connection ends
     finally:
@@ -88,6 +110,14 @@ async def pump(
         close = getattr(pieces, "aclose", None)  # a generator holds its sources until then
         if close is not None:
             await close()
+
+
+def _ends(receive: Receive, closing: asyncio.Event) -> tuple[asyncio.Task[Any], asyncio.Task[Any]]:
+    """What waits until the reader leaves, and until the server stops. To be cancelled."""
+    return (
+        asyncio.create_task(_wait_gone(receive), name="feed: client leaves"),
+        asyncio.create_task(closing.wait(), name="feed: closing"),
+    )
 
 
 async def _pumped(

@@ -20,6 +20,10 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>[^`]*)`")
 
 
+class _Nothing(msgspec.Struct, kw_only=True):
+    """A body without fields."""
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """Decode a JSON object. Raises InvalidJson with the place of the mistake; an empty body is one."""
     try:
@@ -37,6 +41,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidJson("The body must be a JSON object ({…}).")
     return value
+
+
+def expect_nothing(body: bytes) -> None:
+    """Check that a body is empty or `{}`, for commands that say all in their path. Raises as `decode`."""
+    decode(body, _Nothing)
 
 
 def decode(body: bytes, kind: type[_T]) -> _T:
@@ -79,11 +88,11 @@ def _choices(kind: type[msgspec.Struct], path: str | None) -> tuple[str, ...]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"“{twice[:60]}” is there twice")
+    value: dict[str, Any] = {}
+    for name, each in pairs:
+        if name in value:
+            raise ValueError(f"“{name[:60]}” is there twice")
+        value[name] = each
     return value
 
 

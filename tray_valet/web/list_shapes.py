@@ -13,8 +13,8 @@ from tray_valet.core.commands import KnownGame, RecordedFact
 from tray_valet.core.models import InstalledModel, LoadedModel
 from tray_valet.core.snapshot import ActivityEntry, SignalView, Snapshot
 from tray_valet.web import status_shape
+from tray_valet.web.wire_units import MIB, rounded_pct
 
-MIB = 2**20
 Installed = tuple[tuple[str, InstalledModel], ...]
 
 
@@ -119,7 +119,7 @@ def signal(view: SignalView) -> dict[str, Any]:
         "raw_pct": round(view.raw_pct, 1),
         "ours_pct": round(view.ours_pct, 1),
         "others_pct": round(view.others_pct, 1),
-        "others_at_load_pct": _rounded(view.others_at_load_pct),
+        "others_at_load_pct": rounded_pct(view.others_at_load_pct),
         "free_mb": None if view.free_bytes is None else view.free_bytes // MIB,
         "reserve_mb": None if view.reserve_bytes is None else view.reserve_bytes // MIB,
         "pause_pct": view.pause_pct,
@@ -176,7 +176,3 @@ def _provider_model(model: InstalledModel, is_loaded: bool) -> dict[str, Any]:
         "canStream": model.can_stream,
         "loaded": is_loaded,
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)

@@ -17,6 +17,7 @@ from tray_valet.core.errors import AddressInUse
 BACKLOG = 512  # connections that may wait to be taken
 _RESOLVE_TIMEOUT_S = 5.0
 _TRIES_FOR_BOTH = 8
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # no such address, or none of its kind at all
 
 
 async def listen(
@@ -38,8 +39,8 @@ async def listen(
         except OSError as error:
             for bound in sockets:
                 bound.close()
-            if sockets and error.errno == errno.EADDRNOTAVAIL:
-                hosts = hosts[:1]  # no IPv6 here
+            if sockets and error.errno in _NO_IPV6:
+                hosts = hosts[:1]
                 continue
             if port == 0 and sockets and tries_left:
                 continue  # free at the first address, taken at the second

@@ -6,19 +6,19 @@ Source: Ollama's `server/routes.go` (`GenerateHandler`, `ChatHandler`: `DoneReas
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from tray_valet.core.dialects import OLLAMA_CHAT
+from tray_valet.web.wire_units import utc_text
 
 
 def unloaded_answer(path: str, model: str, now: float) -> bytes:
     """The whole answer, as JSON. `model`: as the client named it; `now` in Unix seconds."""
     answer: dict[str, Any] = {
         "model": model,
-        "created_at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": utc_text(now),
     }
     if path == OLLAMA_CHAT:
         answer["message"] = {"role": "assistant", "content": ""}

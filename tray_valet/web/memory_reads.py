@@ -19,9 +19,9 @@ from tray_valet.core.memory_parts import MemoryBar, ram_bar, vram_bar
 from tray_valet.core.ports import ProcessTable
 from tray_valet.core.snapshot import GameView
 from tray_valet.web.json_answer import json_answer
+from tray_valet.web.wire_units import MIB
 
 _LOG = logging.getLogger(__name__)
-_MIB = 2**20
 _MEASURE_S = 2.0
 _MAX_PIDS = 200
 
@@ -73,10 +73,10 @@ def _bar(bar: MemoryBar | None) -> dict[str, Any] | None:
     if bar is None:
         return None
     return {
-        "total_mb": bar.total_bytes // _MIB,
-        "used_mb": bar.used_bytes // _MIB,
+        "total_mb": bar.total_bytes // MIB,
+        "used_mb": bar.used_bytes // MIB,
         "parts": [
-            {"kind": part.kind.value, "name": part.name, "size_mb": part.size_bytes // _MIB}
+            {"kind": part.kind.value, "name": part.name, "size_mb": part.size_bytes // MIB}
             for part in bar.parts
         ],
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from array import array
 from base64 import b64encode
 from typing import Any
@@ -59,7 +60,7 @@ class NativeAnswer(msgspec.Struct):
     error: str = ""
 
 
-class Writer:
+class Writer(ABC):
     """What the answers to one request share. `is_usage_wanted`: at the end of a stream."""
 
     kind = ""
@@ -86,11 +87,13 @@ class Writer:
             events.append(DONE_EVENT)
         return b"".join(events)
 
+    @abstractmethod
     def _choice(self, answer: NativeAnswer) -> _Object:
-        raise NotImplementedError
+        """The one choice of a whole answer."""
 
+    @abstractmethod
     def _chunks(self, answer: NativeAnswer) -> list[_Object]:
-        raise NotImplementedError
+        """What the chunks for one line say, beside what all have in common."""
 
     def _head(self, answer: NativeAnswer, kind: str) -> _Object:
         self._created = self._created or int(unix_s(answer.created_at) or time.time())

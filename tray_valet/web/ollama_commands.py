@@ -9,7 +9,7 @@ Source: `docs/api.md` of Ollama (paths, methods; `model`, formerly `name`; `sour
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +21,7 @@ from tray_valet.core.errors import InvalidValue, NotSupported, Paused, ProviderU
 from tray_valet.core.models import ProviderKind, check_model_name
 from tray_valet.core.snapshot import ProviderView
 from tray_valet.web.dialect_errors import stream_error
-from tray_valet.web.feed import pump
+from tray_valet.web.feed import begin, pump
 from tray_valet.web.json_body import parse_object
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ COMMANDS = {
 _NAMES = ("model", "name", "source")
 _CONNECT_TIMEOUT_S = 5.0
 _SILENCE_TIMEOUT_S = 3600.0  # a push or a create says nothing for long; the client may leave at any time
-_SHUTTING_DOWN = Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 _JSON = (b"content-type", b"application/json")
 
 
@@ -101,14 +100,10 @@ class OllamaCommands:
                 method,
                 provider.url.rstrip("/") + path,
                 content=msgspec.json.encode(fields),
-                headers={"content-type": "application/json"},
+                # What comes is passed on as it is, so it must not be compressed for us.
+                headers={"content-type": "application/json", "accept-encoding": "identity"},
             )
-            try:
-                response = await client.send(request, stream=True)
-            except (httpx.ConnectError, httpx.TimeoutException) as error:
-                raise ProviderUnreachable(f"{provider.name} does not answer.") from error
-            except httpx.HTTPError as error:
-                raise UpstreamFailed(f"{provider.name} broke off before it answered.") from error
+            response = await self._begun(client.send(request, stream=True), provider.name, receive)
             try:
                 kind = response.headers.get("content-type", "").encode("latin-1")
                 headers = [
@@ -122,10 +117,33 @@ class OllamaCommands:
                 ended = asyncio.Event()
                 await pump(_pieces(response, provider.name, ended), receive, send, closing=self._closing)
                 is_cut = self._closing.is_set() and not ended.is_set()
-                last = stream_error(Dialect.OLLAMA, _SHUTTING_DOWN) if is_cut else b""
+                last = stream_error(Dialect.OLLAMA, _shutting_down()) if is_cut else b""
                 await send({"type": "http.response.body", "body": last, "more_body": False})
             finally:
                 await response.aclose()
+
+    async def _begun(
+        self, asking: Coroutine[Any, Any, httpx.Response], provider: str, receive: Receive
+    ) -> httpx.Response:
+        """The answer's head, which a command that does not stream gets at its very end.
+
+        Raises ProviderUnreachable, UpstreamFailed, Paused when the server stops, ClientGoneError.
+        """
+        import httpx
+
+        try:
+            response = await begin(asking, receive, closing=self._closing)
+        except (httpx.ConnectError, httpx.TimeoutException) as error:
+            raise ProviderUnreachable(f"{provider} does not answer.") from error
+        except httpx.HTTPError as error:
+            raise UpstreamFailed(f"{provider} broke off before it answered.") from error
+        if response is None:
+            raise _shutting_down()
+        return response
+
+
+def _shutting_down() -> Paused:
+    return Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 
 
 def _named(fields: dict[str, Any]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.core.errors import InvalidValue
+from tray_valet.web.json_faults import MALFORMED
 
 _Message = dict[str, Any]
 _PARAM = "messages"
@@ -37,7 +38,7 @@ def _read(message: dict[str, msgspec.Raw]) -> _Message:
             for name, raw in message.items()
             if name in _READ
         }
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise _invalid("invalid message format") from error
 
 
@@ -120,7 +121,7 @@ def _arguments(function: _Message) -> Any:
     try:
         if msgspec.json.decode(_text(arguments), type=dict[str, Any] | None) is None:
             return {}
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise _invalid("invalid tool call arguments") from error
     return msgspec.Raw(_text(arguments).encode())
 

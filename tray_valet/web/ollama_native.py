@@ -9,7 +9,10 @@ Must not: talk to anybody; bytes in, bytes out.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -23,6 +26,7 @@ from tray_valet.core.dialects import (
     OLLAMA_GENERATE,
 )
 from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.ollama_answers import (
     ChatWriter,
     CompletionWriter,
@@ -54,34 +58,57 @@ _LONGEST_EMPTY_BYTES = 64  # `[]`, `""` or `null`, with spaces inside
 _decode_answer = msgspec.json.Decoder(NativeAnswer).decode
 
 
-class NativeExchange(Protocol):
+class NativeExchange(ABC):
     """One request in Ollama's own words, and the way back.
 
     `path` and `body` go to Ollama. `failed`: the error that Ollama told under HTTP 200, "" = none; in a
     stream the client has then been told.
     """
 
-    path: str
-    body: bytes
-    is_stream: bool
-    failed: str
+    is_stream = False
+
+    def __init__(self, path: str, body: bytes) -> None:
+        self.path = path
+        self.body = body
+        self.failed = ""
+        self._pieces: list[bytes] = []
 
     def head(self, status: int) -> tuple[int, bytes]:
         """Status and content type for the client, when Ollama answers with `status`."""
-        ...
+        return status, _EVENTS if self.is_stream and status == _OK else _JSON
 
+    @abstractmethod
     def feed(self, chunk: bytes) -> bytes:
         """What the client gets for the next bytes of an answer with status 200, cut anywhere."""
-        ...
 
+    @abstractmethod
     def finish(self) -> bytes:
         """What the client gets at the answer's end. Raises UpstreamFailed if it broke off or failed,
         unless the client of a stream has been told."""
-        ...
 
     def error(self, status: int, body: bytes) -> bytes:
         """The whole body of an answer with another status, as OpenAI's clients know errors."""
-        ...
+        try:
+            told: Any = msgspec.json.decode(body)
+        except MALFORMED:
+            told = None
+        inner = told.get("error") if isinstance(told, dict) else None
+        if isinstance(inner, dict):
+            return body  # in OpenAI's shape already
+        message = str(inner) if inner else body.decode(errors="replace").strip()
+        return msgspec.json.encode(error_object(status, message or f"Ollama answered {status}."))
+
+    def _answer(self, line: bytes) -> NativeAnswer:
+        """One answer or line. Raises UpstreamFailed, and remembers why, if it is none or tells an error."""
+        try:
+            answer = _decode_answer(line)
+        except MALFORMED as error:
+            self.failed = "Ollama's answer is not one."
+            raise UpstreamFailed(self.failed) from error
+        if answer.error:
+            self.failed = answer.error
+            raise UpstreamFailed(f"Ollama failed: {answer.error}")
+        return answer
 
 
 def native_exchange(
@@ -95,11 +122,14 @@ def native_exchange(
     if path not in _PATHS:
         return None
     body = native_body(path, fields, model=model, context_length=context_length, keep_alive_s=keep_alive_s)
+    native_path = _PATHS[path]
     if path == EMBEDDINGS:
-        return _Embedding(_PATHS[path], body, model=model, is_base64=wants_base64(fields))
+        shape = partial(embedding_list, model=model, is_base64=wants_base64(fields))
+        return _WholeAnswer(native_path, body, shape)
     writer = _WRITERS[path](is_usage_wanted=wants_usage(fields))
-    exchange = _StreamedCompletion if wants_stream(fields) else _WholeCompletion
-    return exchange(_PATHS[path], body, writer)
+    if wants_stream(fields):
+        return _StreamedCompletion(native_path, body, writer)
+    return _WholeAnswer(native_path, body, writer.whole)
 
 
 def native_overrides(
@@ -132,46 +162,12 @@ def _is_command(path: str, fields: _Fields) -> bool:
     return len(content) < _LONGEST_EMPTY_BYTES and not msgspec.json.decode(content)
 
 
-class _Exchange:
-    """What all exchanges share."""
+class _WholeAnswer(NativeExchange):
+    """An answer that the client gets whole, in the shape that `shape` gives it."""
 
-    is_stream = False
-
-    def __init__(self, path: str, body: bytes) -> None:
-        self.path = path
-        self.body = body
-        self.failed = ""
-        self._pieces: list[bytes] = []
-
-    def head(self, status: int) -> tuple[int, bytes]:
-        return status, _EVENTS if self.is_stream and status == _OK else _JSON
-
-    def error(self, status: int, body: bytes) -> bytes:
-        try:
-            told: Any = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            told = None
-        inner = told.get("error") if isinstance(told, dict) else None
-        if isinstance(inner, dict):
-            return body  # in OpenAI's shape already
-        message = str(inner) if inner else body.decode(errors="replace").strip()
-        return msgspec.json.encode(error_object(status, message or f"Ollama answered {status}."))
-
-    def _answer(self, line: bytes) -> NativeAnswer:
-        """One answer or line. Raises UpstreamFailed, and remembers why, if it is none or tells an error."""
-        try:
-            answer = _decode_answer(line)
-        except msgspec.DecodeError as error:
-            self.failed = "Ollama's answer is not one."
-            raise UpstreamFailed(self.failed) from error
-        if answer.error:
-            self.failed = answer.error
-            raise UpstreamFailed(f"Ollama failed: {answer.error}")
-        return answer
-
-
-class _WholeExchange(_Exchange):
-    """An answer that the client gets whole."""
+    def __init__(self, path: str, body: bytes, shape: Callable[[NativeAnswer], Any]) -> None:
+        super().__init__(path, body)
+        self._shape = shape
 
     def feed(self, chunk: bytes) -> bytes:
         self._pieces.append(chunk)
@@ -181,32 +177,10 @@ class _WholeExchange(_Exchange):
         body = b"".join(self._pieces)
         if not body.strip():
             raise UpstreamFailed("Ollama broke off before it answered.")
-        return msgspec.json.encode(self._whole(self._answer(body)))
-
-    def _whole(self, answer: NativeAnswer) -> Any:
-        raise NotImplementedError
+        return msgspec.json.encode(self._shape(self._answer(body)))
 
 
-class _WholeCompletion(_WholeExchange):
-    def __init__(self, path: str, body: bytes, writer: Writer) -> None:
-        super().__init__(path, body)
-        self._writer = writer
-
-    def _whole(self, answer: NativeAnswer) -> Any:
-        return self._writer.whole(answer)
-
-
-class _Embedding(_WholeExchange):
-    def __init__(self, path: str, body: bytes, *, model: str, is_base64: bool) -> None:
-        super().__init__(path, body)
-        self._model = model
-        self._is_base64 = is_base64
-
-    def _whole(self, answer: NativeAnswer) -> Any:
-        return embedding_list(answer, model=self._model, is_base64=self._is_base64)
-
-
-class _StreamedCompletion(_Exchange):
+class _StreamedCompletion(NativeExchange):
     """Lines in, events out."""
 
     is_stream = True

@@ -17,6 +17,7 @@ import msgspec
 from tray_valet.core.dialects import CHAT, COMPLETIONS, EMBEDDINGS
 from tray_valet.core.errors import InvalidValue
 from tray_valet.providers.ollama_times import keep_alive_of
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.ollama_messages import native_messages
 
 _Fields = dict[str, msgspec.Raw]
@@ -43,7 +44,7 @@ def value_of(fields: _Fields, name: str, kind: Any, wanted: str) -> Any:
         return None
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidValue(f"{name} must be {wanted}.", param=name) from error
 
 

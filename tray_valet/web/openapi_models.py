@@ -6,7 +6,7 @@ Decides: what each takes and may answer. Must not: know how a description is bui
 from __future__ import annotations
 
 from tray_valet.core.models import MIN_CONTEXT_LENGTH
-from tray_valet.web import openapi_forms as form
+from tray_valet.web import openapi_lists as lists
 from tray_valet.web import openapi_outcomes as outcome
 from tray_valet.web.openapi_operation import (
     DOWNLOAD,
@@ -26,7 +26,7 @@ MODELS: tuple[Op, ...] = (
         "/models",
         "Models",
         "What could be loaded, over all providers that answer.",
-        form.Models,
+        lists.Models,
         {"models": []},
     ),
     a_post(
@@ -110,7 +110,7 @@ PROVIDERS: tuple[Op, ...] = (
         "/providers",
         "Providers",
         "Every provider, with conditions and models.",
-        form.Providers,
+        lists.Providers,
         {"providers": []},
     ),
     a_post(

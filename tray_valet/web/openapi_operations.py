@@ -7,9 +7,8 @@ against the routes and their answers.
 from __future__ import annotations
 
 from tray_valet.web.openapi_models import MODELS, PROVIDERS
-from tray_valet.web.openapi_operation import JSON, Op
+from tray_valet.web.openapi_operation import Op
 from tray_valet.web.openapi_settings import PROGRAM, SETTINGS
 from tray_valet.web.openapi_state import HOLDS, LOOK
 
-__all__ = ["JSON", "OPERATIONS", "Op"]
 OPERATIONS: tuple[Op, ...] = (*LOOK, *HOLDS, *MODELS, *PROVIDERS, *SETTINGS, *PROGRAM)

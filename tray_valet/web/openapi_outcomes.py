@@ -188,10 +188,6 @@ class SecretGone(Form):
     name: str
 
 
-class SessionBody(Form):
-    code: str
-
-
 class Session(Form):
     token: str
 

@@ -6,6 +6,7 @@ Decides: what each takes and may answer. Must not: know how a description is bui
 from __future__ import annotations
 
 from tray_valet.web import openapi_forms as form
+from tray_valet.web import openapi_lists as lists
 from tray_valet.web import openapi_outcomes as outcome
 from tray_valet.web.openapi_operation import (
     GAME,
@@ -36,19 +37,19 @@ LOOK: tuple[Op, ...] = (
     a_get("/status", "State", "Everything at one moment, from the last sample.", form.Status, None),
     a_get("/watchdog", "State", "The state and its last reason.", form.Watchdog, None),
     a_get("/metrics", "State", "A live sample of the machine.", form.Metrics, None),
-    a_get("/explain", "State", "Why it is as it is: every signal, hold and game.", form.Explain, None),
+    a_get("/explain", "State", "Why it is as it is: every signal, hold and game.", lists.Explain, None),
     a_get(
         "/memory",
         "State",
         "Who has the memory, as bars.",
-        form.MemoryBars,
+        lists.MemoryBars,
         {"vram": None, "ram": None, "gpu_names": []},
     ),
     a_get(
         "/history",
         "State",
         "How full the machine was.",
-        form.History,
+        lists.History,
         {"minutes": 60, "interval_seconds": 60.0, "samples": []},
         parameters=(in_query("minutes", "How long.", {"type": "integer", "minimum": 1, "maximum": 1440}),),
     ),
@@ -56,7 +57,7 @@ LOOK: tuple[Op, ...] = (
         "/activity",
         "State",
         "What happened, newest first.",
-        form.Activity,
+        lists.Activity,
         {
             "activity": [
                 {
@@ -74,7 +75,7 @@ LOOK: tuple[Op, ...] = (
         "/logs",
         "State",
         "The end of the valet's own log, or what a model's runner wrote last.",
-        form.Logs,
+        lists.Logs,
         {"runner": None, "lines": ['{"message": "Tray Valet started."}']},
         parameters=(
             in_query("runner", "A model's name.", {**MODEL, "pattern": r"^[A-Za-z0-9._:/@-]{0,300}$"}),
@@ -97,7 +98,7 @@ LOOK: tuple[Op, ...] = (
         "/games",
         "Games",
         "The games that are known and those that run.",
-        form.Games,
+        lists.Games,
         {"known": [], "running": []},
     ),
     Op(
@@ -117,7 +118,7 @@ LOOK: tuple[Op, ...] = (
         "/ledger",
         "Games",
         "How often the models stepped aside, and how long that took.",
-        form.Ledger,
+        lists.Ledger,
         {"games": [], "times": 0, "freed_mb": 0},
     ),
     Op(

@@ -34,24 +34,43 @@ class GuardPolicy(msgspec.Struct, frozen=True, kw_only=True):
     is_json_declared: bool = True
 
 
+class _Bounds(msgspec.Struct, frozen=True, kw_only=True, eq=False):  # the two below; looked up by identity
+    """What the two APIs differ in, whatever the settings say. Fields as in GuardPolicy."""
+
+    body_timeout_s: float
+    page_paths: tuple[str, ...]
+    max_in_flight: int
+    is_json_declared: bool
+
+
+_CONTROL = _Bounds(
+    body_timeout_s=10.0,
+    page_paths=("/", "/ui", "/ui/", "/docs"),
+    max_in_flight=128,
+    is_json_declared=True,
+)
+_ROUTER = _Bounds(
+    body_timeout_s=120.0,  # pictures travel in bodies
+    page_paths=(),
+    max_in_flight=2048,
+    is_json_declared=False,  # Ollama's users send JSON by `curl -d`, which declares it to be a form
+)
+
+
 def control_policy(settings: Settings) -> GuardPolicy:
-    """The control API's policy: small bodies, ten seconds to send one."""
-    return _policy(
-        settings.control, body_timeout_s=10.0, page_paths=("/", "/ui", "/ui/", "/docs"), max_in_flight=128
-    )
+    """The control API's policy."""
+    return _policy(settings.control, _CONTROL)
 
 
 def router_policy(settings: Settings) -> GuardPolicy:
-    """The router API's policy: large bodies (pictures travel in them), two minutes to send one.
+    """The router API's policy."""
+    return _policy(settings.router, _ROUTER)
 
-    Ollama's users send JSON by `curl -d`, which declares it to be a form.
-    """
-    return _policy(
-        settings.router,
-        body_timeout_s=120.0,
-        page_paths=(),
-        max_in_flight=2048,
-        is_json_declared=False,
+
+def _policy(section: ControlSettings | RouterSettings, bounds: _Bounds) -> GuardPolicy:
+    # Asked for each request: made once for as long as the settings are the same.
+    return _policy_of(
+        section.host, section.allowed_hosts, section.cors_origins, section.max_body_bytes, bounds
     )
 
 
@@ -61,41 +80,14 @@ def _policy_of(
     allowed_hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
     max_body_bytes: int,
-    body_timeout_s: float,
-    page_paths: tuple[str, ...],
-    max_in_flight: int,
-    is_json_declared: bool,
+    bounds: _Bounds,
 ) -> GuardPolicy:
-    own = {authority for name in (host, *_LOOPBACK_NAMES) if (authority := host_of(name)) is not None}
-    extra = {authority for name in allowed_hosts if (authority := host_of(name)) is not None}
+    hosts = (host, *_LOOPBACK_NAMES, *allowed_hosts)
     address = as_ip(host)
     return GuardPolicy(
-        hosts=frozenset(own | extra),
+        hosts=frozenset(authority for name in hosts if (authority := host_of(name)) is not None),
         any_address=address is not None and address.is_unspecified,
         origins=frozenset(origin for text in cors_origins if (origin := parse_origin(text)) is not None),
         max_body_bytes=max_body_bytes,
-        body_timeout_s=body_timeout_s,
-        page_paths=page_paths,
-        max_in_flight=max_in_flight,
-        is_json_declared=is_json_declared,
-    )
-
-
-def _policy(
-    section: ControlSettings | RouterSettings,
-    *,
-    body_timeout_s: float,
-    page_paths: tuple[str, ...],
-    max_in_flight: int,
-    is_json_declared: bool = True,
-) -> GuardPolicy:
-    return _policy_of(  # asked for each request: made once for as long as the settings are the same
-        section.host,
-        section.allowed_hosts,
-        section.cors_origins,
-        section.max_body_bytes,
-        body_timeout_s,
-        page_paths,
-        max_in_flight,
-        is_json_declared,
+        **msgspec.structs.asdict(bounds),
     )

@@ -16,7 +16,7 @@ from tray_valet.core.commands import Valet
 from tray_valet.core.errors import ValetError
 from tray_valet.web import ollama_lists, router_lists, router_management, router_monitoring
 from tray_valet.web.dialect_errors import answer_at
-from tray_valet.web.errors import EdgeCode, ErrorType, HttpError
+from tray_valet.web.errors import HttpError, not_allowed, nothing_there
 from tray_valet.web.ollama_commands import COMMANDS, OllamaCommands
 from tray_valet.web.router_metrics import MetricsStream, RouterMetrics
 from tray_valet.web.router_openapi import document
@@ -99,9 +99,7 @@ class RouterAnswers:
             return "", handlers
         name = path.removeprefix(_MODELS)
         if name == path or not name:
-            raise HttpError(
-                404, ErrorType.NOT_FOUND, EdgeCode.PATH_NOT_FOUND, "There is nothing at that path."
-            )
+            raise nothing_there()
         about, slash, what = name.rpartition("/")
         # Names have slashes too: a model that is really called “…/status” is meant first.
         is_model = router_lists.find_entry(self._valet.catalog(), name) is not None
@@ -173,14 +171,7 @@ def _text(text: str) -> _Handler:
 def _check_method(method: str, allowed: tuple[str, ...]) -> None:
     listed = [each for name in allowed for each in (("GET", "HEAD") if name == "GET" else (name,))]
     if method not in listed:
-        names = ", ".join(listed)
-        raise HttpError(
-            405,
-            ErrorType.INVALID_REQUEST,
-            EdgeCode.METHOD_NOT_ALLOWED,
-            f"{method} is not possible there. Use {names}.",
-            headers=((b"allow", names.encode()),),
-        )
+        raise not_allowed(method, listed)
 
 
 async def _send(send: Send, told: Told, headers: tuple[tuple[bytes, bytes], ...]) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from tray_valet.core.commands import CatalogEntry, ModelState, Valet
 from tray_valet.core.errors import UnknownModel
 from tray_valet.core.models import ModelRef, check_model_name
-from tray_valet.web.errors import MIB
+from tray_valet.web.wire_units import MIB, utc_text
 
 _LATEST = ":latest"
 
@@ -48,7 +47,7 @@ def model_object(entry: CatalogEntry, state: ModelState | None) -> dict[str, Any
         "owned_by": entry.ref.provider,
         "type": "model",
         "display_name": entry.name,
-        "created_at": datetime.fromtimestamp(entry.created, UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": utc_text(entry.created),
         "status": state.status if state is not None else entry.status,
         "port": state.port if state is not None else None,
         "vram_mb": state.vram_bytes // MIB if state is not None and is_in_memory else None,

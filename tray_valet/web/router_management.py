@@ -12,9 +12,9 @@ from tray_valet.core.commands import ModelState, Valet
 from tray_valet.core.errors import InvalidValue
 from tray_valet.core.models import check_model_name
 from tray_valet.core.watchdog import State
-from tray_valet.web.errors import MIB
 from tray_valet.web.json_body import parse_object
 from tray_valet.web.router_lists import entry_of, states_by_ref
+from tray_valet.web.wire_units import MIB, rounded_s
 
 # In the seeds a server is ready or it is not; ours may be paused, and says so.
 _SERVER_STATUS = {State.RUNNING: "ready"}
@@ -107,7 +107,7 @@ def model_status(state: ModelState) -> dict[str, Any]:
         "size_mb": state.size_bytes // MIB,
         "provider": state.ref.provider,
         "model": state.ref.model,
-        "load_seconds": None if state.load_s is None else round(state.load_s, 3),
+        "load_seconds": rounded_s(state.load_s),
         "error": state.error or None,
         "attempts": state.attempts,
         "retry_in_seconds": None if state.retry_in_s is None else round(state.retry_in_s, 1),

@@ -14,9 +14,8 @@ from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Outcome, Spread
 from tray_valet.core.watchdog import State
-from tray_valet.web.errors import MIB
+from tray_valet.web.wire_units import GIB, MIB, rounded_s
 
-_GIB = 2**30
 _WELL = frozenset({"ready", "off", "starting", "loading", "stopping"})
 
 
@@ -73,7 +72,7 @@ async def vram(valet: Valet) -> dict[str, Any]:
 
 def queue_stats(valet: Valet) -> dict[str, Any]:
     """`GET /v1/queue/stats`: the waiting lines, by model."""
-    names = names_by_ref(valet)
+    names = _names_by_ref(valet)
     queues = valet.queues()
     return {
         "summary": {
@@ -100,7 +99,7 @@ def queue_stats(valet: Valet) -> dict[str, Any]:
 def telemetry(valet: Valet) -> dict[str, Any]:
     """`GET /v1/telemetry/summary`: the last 1,000 requests. Seconds and shares (0 to 1) as numbers."""
     report = valet.traffic()
-    names = {str(ref): name for ref, name in names_by_ref(valet).items()}
+    names = {str(ref): name for ref, name in _names_by_ref(valet).items()}
     total, answered = report.recent_requests, report.recent_answered
     return {
         "total_requests": total,
@@ -144,7 +143,7 @@ def models_health(valet: Valet) -> dict[str, Any]:
     }
 
 
-def names_by_ref(valet: Valet) -> Mapping[ModelRef, str]:
+def _names_by_ref(valet: Valet) -> Mapping[ModelRef, str]:
     """How the lists call each model."""
     return {state.ref: state.name for state in valet.model_states()}
 
@@ -156,7 +155,7 @@ def _vram_of(state: ModelState, total_bytes: int) -> dict[str, Any]:
         "status": state.status,
         "vram_used_mb": state.vram_bytes // MIB,
         "vram_percentage": round(100.0 * state.vram_bytes / total_bytes, 1) if total_bytes else 0.0,
-        "load_duration_sec": None if state.load_s is None else round(state.load_s, 3),
+        "load_duration_sec": rounded_s(state.load_s),
         "provider": state.ref.provider,
     }
 
@@ -177,7 +176,7 @@ def _gpus(sample: MachineSample) -> list[dict[str, Any]]:
 
 
 def _sizes(name: str, n_bytes: int) -> dict[str, Any]:
-    return {f"{name}_mb": n_bytes // MIB, f"{name}_gb": round(n_bytes / _GIB, 2)}
+    return {f"{name}_mb": n_bytes // MIB, f"{name}_gb": round(n_bytes / GIB, 2)}
 
 
 def _stats(spread: Spread) -> dict[str, float]:

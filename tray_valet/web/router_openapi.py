@@ -10,7 +10,25 @@ from functools import cache
 from typing import Any
 
 from tray_valet import __version__
-from tray_valet.core.dialects import OPERATIONS, Dialect
+from tray_valet.core.dialects import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_EMBEDDINGS,
+    OLLAMA_GENERATE,
+    OLLAMA_SHOW,
+    OPERATIONS,
+    RERANK,
+    RESPONSES,
+    Dialect,
+    Framing,
+)
+from tray_valet.core.errors import Paused, UnknownModel, ValetError
+from tray_valet.web.dialect_errors import error_body
 
 _JSON, _SSE, _LINES, _TEXT = "application/json", "text/event-stream", "application/x-ndjson", "text/plain"
 _NAMES = {Dialect.OPENAI: "OpenAI", Dialect.ANTHROPIC: "Anthropic", Dialect.OLLAMA: "Ollama"}
@@ -19,6 +37,30 @@ _ERRORS: dict[Dialect, dict[str, Any]] = {
     Dialect.ANTHROPIC: {"$ref": "#/components/schemas/AnthropicError"},
     Dialect.OLLAMA: {"$ref": "#/components/schemas/OllamaError"},
 }
+_SAID = [{"role": "user", "content": "Why is the sky blue?"}]
+_TEXTS = ["A sentence.", "Another."]
+# What an example of a request says beside its model, or in its place.
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": _SAID, "stream": True},
+    COMPLETIONS: {"prompt": "The sky is", "max_tokens": 16},
+    RESPONSES: {"input": "Why is the sky blue?"},
+    EMBEDDINGS: {"input": _TEXTS},
+    RERANK: {"query": "Why is the sky blue?", "documents": _TEXTS},
+    MESSAGES: {"messages": _SAID, "max_tokens": 256},
+    COUNT_TOKENS: {"messages": _SAID},
+    OLLAMA_CHAT: {"messages": _SAID},
+    OLLAMA_GENERATE: {"prompt": "Why is the sky blue?", "options": {"num_ctx": 8192}},
+    OLLAMA_EMBED: {"input": _TEXTS},
+    OLLAMA_EMBEDDINGS: {"prompt": _TEXTS[0]},
+    OLLAMA_SHOW: {},
+    "/api/copy": {"destination": "brief"},
+    "/api/create": {"model": "brief", "from": "llama3.2:3b", "system": "You are brief."},
+}
+_MODEL = "llama3.2:3b"
+_PAUSED = Paused("Paused: game detected — steamapps/common/Hades.", retry_after_s=30.0)
+_UNKNOWN = UnknownModel(
+    "There is no model “lama3.2:3b”.", remedy="Did you mean “llama3.2:3b”?", param="model"
+)
 # (path, method, tag, summary, what comes)
 _OWN: tuple[tuple[str, str, str, str, str], ...] = (
     ("/", "get", "Ollama", "The greeting that clients of Ollama look for.", _TEXT),
@@ -88,7 +130,9 @@ def _own(path: str, method: str, tag: str, summary: str, kind: str) -> dict[str,
             {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
         ]
     if method != "get" and "{name}" not in path:
-        described["requestBody"] = _body(["model"] if path != "/api/copy" else ["source", "destination"])
+        described["requestBody"] = _body(
+            path, ["model"] if path != "/api/copy" else ["source", "destination"]
+        )
     return described
 
 
@@ -96,7 +140,7 @@ def _passed_on(path: str, dialect: Dialect) -> dict[str, Any]:
     operation = OPERATIONS[path]
     content = {_JSON: {"schema": {"type": "object"}}}
     if operation.can_stream:
-        content[_SSE if operation.framing.value == "events" else _LINES] = {"schema": {"type": "string"}}
+        content[_SSE if operation.framing is Framing.EVENTS else _LINES] = {"schema": {"type": "string"}}
     return {
         "tags": [_NAMES[dialect]],
         "summary": f"{_NAMES[dialect]}'s own, passed to a provider that has the model.",
@@ -108,10 +152,10 @@ def _passed_on(path: str, dialect: Dialect) -> dict[str, Any]:
                 "schema": {"type": "string", "enum": ["high", "normal", "low"]},
             }
         ],
-        "requestBody": _body(["model"]),
+        "requestBody": _body(path, ["model"]),
         "responses": {
             "200": {"description": "The provider's answer.", "content": content},
-            "503": {"description": "Paused: Retry-After and the reason.", **_content(dialect)},
+            "503": {"description": "Paused: Retry-After and the reason.", **_content(dialect, _PAUSED)},
             "default": _failure(dialect),
         },
     }
@@ -122,22 +166,23 @@ def _id(method: str, path: str) -> str:
     return f"{method}_{words or 'root'}"
 
 
-def _body(names: list[str]) -> dict[str, Any]:
+def _body(path: str, names: list[str]) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": names,
         "properties": {name: {"type": "string"} for name in names},
         "additionalProperties": True,
     }
-    return {"required": True, "content": {_JSON: {"schema": schema}}}
+    example = {**dict.fromkeys(names, _MODEL), **_EXAMPLES.get(path, {})}
+    return {"required": True, "content": {_JSON: {"schema": schema, "example": example}}}
 
 
 def _failure(dialect: Dialect) -> dict[str, Any]:
-    return {"description": "Refused or failed; the message says why.", **_content(dialect)}
+    return {"description": "Refused or failed; the message says why.", **_content(dialect, _UNKNOWN)}
 
 
-def _content(dialect: Dialect) -> dict[str, Any]:
-    return {"content": {_JSON: {"schema": _ERRORS[dialect]}}}
+def _content(dialect: Dialect, error: ValetError) -> dict[str, Any]:
+    return {"content": {_JSON: {"schema": _ERRORS[dialect], "example": error_body(dialect, error)}}}
 
 
 def _schemas() -> dict[str, Any]:

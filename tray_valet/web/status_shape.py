@@ -16,8 +16,7 @@ from tray_valet.core.metrics import DiskSample, GpuSample, MachineSample
 from tray_valet.core.models import Condition, LoadedModel
 from tray_valet.core.snapshot import GameView, HoldView, PauseReport, ProviderView, Snapshot
 from tray_valet.core.thresholds import is_overcommitted
-
-MIB = 2**20
+from tray_valet.web.wire_units import MIB, rounded_s
 
 
 def status(snapshot: Snapshot, sample: MachineSample | None, settings: Settings) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def watchdog(snapshot: Snapshot) -> dict[str, Any]:
         "since": snapshot.since,
         "title": snapshot.title,
         "line": snapshot.line,
-        "resumes_in_seconds": _rounded(snapshot.resumes_in_s),
+        "resumes_in_seconds": rounded_s(snapshot.resumes_in_s),
         "holds": [hold(view) for view in snapshot.holds],
     }
 
@@ -150,7 +149,7 @@ def hold(view: HoldView) -> dict[str, Any]:
         "reason": view.text,
         "since": held.since,
         "overridden": view.is_overridden,
-        "expires_in_seconds": _rounded(view.expires_in_s),
+        "expires_in_seconds": rounded_s(view.expires_in_s),
         "pid": held.process.pid if held.process else None,
         "needs_manual_resume": held.needs_manual_resume,
     }
@@ -164,7 +163,7 @@ def loaded_model(view: ProviderView, model: LoadedModel) -> dict[str, Any]:
         "size_mb": model.size_bytes // MIB,
         "vram_mb": model.vram_bytes // MIB,
         "context_length": model.context_length,
-        "ttl_left_seconds": _rounded(model.ttl_left_s),
+        "ttl_left_seconds": rounded_s(model.ttl_left_s),
         "needs_gpu": model.needs_gpu,
         "pid": model.pid,
     }
@@ -178,7 +177,7 @@ def journal_entry(entry: JournalEntry) -> dict[str, Any]:
         "size_mb": entry.size_bytes // MIB,
         "vram_mb": entry.vram_bytes // MIB,
         "context_length": entry.context_length,
-        "ttl_left_seconds": _rounded(entry.ttl_left_s),
+        "ttl_left_seconds": rounded_s(entry.ttl_left_s),
     }
 
 
@@ -293,7 +292,3 @@ def _disk(disk: DiskSample | None) -> dict[str, Any]:
         "free_mb": disk.free_bytes // MIB if disk else None,
         "used_pct": round(disk.used_pct, 1) if disk else None,
     }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.sse_parser import SseParser
 
 _Fields = dict[str, msgspec.Raw]
@@ -98,7 +99,7 @@ class StreamedAnswer(ABC):
 def _object_of(raw: msgspec.Raw | None) -> _Fields:
     try:
         return msgspec.json.decode(raw, type=_Fields) if raw is not None else {}
-    except msgspec.DecodeError:
+    except MALFORMED:
         return {}
 
 

@@ -1,4 +1,4 @@
-"""The window's page: its files, and the sale of a key for a one-time code.
+"""The pages: the window's and /docs, their files, and the sale of a key for a one-time code.
 
 Decides: which files there are (those of the package's `ui` folder, by exact name) and the theme that the
 page starts with. Must not: build a path from what a caller says.
@@ -23,7 +23,7 @@ from tray_valet.web.window_codes import WindowCodes
 
 UI_PATH = "/ui/"
 SESSION_PATH = "/ui/session"
-_INDEX = "index.html"
+_INDEX, _DOCS = "index.html", "docs.html"
 _SYSTEM_THEME = b'data-appearance="system"'  # as index.html has it
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -45,7 +45,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class UiPages:
-    """Serves the page. The files are read when it is first asked for, once."""
+    """Serves the pages. The files are read when one is first asked for, once."""
 
     def __init__(self, settings: Callable[[], Settings], codes: WindowCodes) -> None:
         self._settings = settings
@@ -53,12 +53,13 @@ class UiPages:
         self._files: dict[str, _File] | None = None
 
     def routes(self) -> list[Route]:
-        """The routes under /ui."""
+        """The routes of the pages and their files."""
         return [
             Route("/ui", self.redirect, methods=["GET"]),
             Route(UI_PATH, self.index, methods=["GET"]),
             Route(SESSION_PATH, self.session, methods=["POST"]),
             Route("/ui/{name}", self.file, methods=["GET"]),
+            Route("/docs", self.docs, methods=["GET"]),
         ]
 
     async def redirect(self, request: Request) -> Response:
@@ -85,6 +86,10 @@ class UiPages:
             )
         return _answer(request, found)
 
+    async def docs(self, request: Request) -> Response:
+        """`GET /docs`: /openapi.json for people. Its script and styles are under /ui/, too."""
+        return _answer(request, self._all_files()[_DOCS])
+
     async def session(self, request: Request) -> Response:
         """`POST /ui/session {code}` → `{token}`: what the page shows as its bearer token from then on."""
         body = decode(await request.body(), _SessionBody)
@@ -94,11 +99,6 @@ class UiPages:
         if self._files is None:
             self._files = _read_files()
         return self._files
-
-
-def page_file(request: Request, name: str) -> Response:
-    """One of the package's pages, by its exact name (never a caller's word)."""
-    return _answer(request, _read_files()[name])
 
 
 def _read_files() -> dict[str, _File]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tray_valet.core.dialects import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.streamed_answer import StreamedAnswer
 from tray_valet.web.whole_choices import WholeChat, WholeCompletion
 from tray_valet.web.whole_messages import WholeMessage
@@ -84,7 +85,7 @@ def _is_continued(messages: msgspec.Raw | None) -> bool:
     """Whether the last message is the assistant's. Only roles are read: messages may be megabytes long."""
     try:
         roles = _roles_of(messages) if messages is not None else []
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         return False
     return bool(roles) and roles[-1].role == "assistant"
 
@@ -95,5 +96,5 @@ def _value_of(fields: _Fields, name: str) -> Any:
         return None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.streamed_answer import StreamedAnswer
 
 _Object = dict[str, Any]
@@ -51,7 +52,7 @@ class _Block:
             return self._fields.get("input") or {}
         try:
             msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except MALFORMED:
             return {}
         return msgspec.Raw(text.encode())
 

@@ -1,19 +1,14 @@
 // The page at /docs: draws /openapi.json. Every word of the document is put in as text, never as markup.
+import { el } from "./dom.js";
+
 const METHODS = ["get", "post", "put", "delete"];
 
-function make(name, content = [], attributes = {}) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...[content].flat());
-  return node;
-}
-
-const json = (value) => make("pre", make("code", JSON.stringify(value, null, 2)), { tabindex: "0" });
+const json = (value) => el("pre", { tabindex: "0" }, el("code", {}, JSON.stringify(value, null, 2)));
 const nameOf = (reference) => reference.split("/").pop();
 
 function link(reference) {
   const name = nameOf(reference);
-  return make("a", name, { href: `#schema-${name}` });
+  return el("a", { href: `#schema-${name}` }, name);
 }
 
 function typeOf(schema) {
@@ -26,15 +21,15 @@ function typeOf(schema) {
 }
 
 function rows(pairs) {
-  return make("table", make("tbody", pairs.map(([left, ...right]) => (
-    make("tr", [make("th", left, { scope: "row" }), ...right.map((cell) => make("td", cell))])
+  return el("table", {}, el("tbody", {}, ...pairs.map(([left, ...right]) => (
+    el("tr", {}, el("th", { scope: "row" }, left), ...right.map((cell) => el("td", {}, ...[cell].flat())))
   ))));
 }
 
 function fields(schema) {
   const needed = new Set(schema.required ?? []);
   return rows(Object.entries(schema.properties ?? {}).map(([name, one]) => (
-    [make("code", name), typeOf(one), needed.has(name) ? "" : "optional"]
+    [el("code", {}, name), typeOf(one), needed.has(name) ? "" : "optional"]
   )));
 }
 
@@ -44,23 +39,23 @@ function exampleOf(content) {
 }
 
 function operation(path, method, one) {
-  const inside = make("div", make("p", one.description ?? one.summary), { class: "inside" });
+  const inside = el("div", { class: "inside" }, el("p", {}, one.description ?? one.summary));
   if (one.parameters?.length) {
-    const listed = one.parameters.map((each) => [make("code", each.name), each.in, each.description ?? ""]);
-    inside.append(make("h3", "Parameters"), rows(listed));
+    const listed = one.parameters.map((each) => [el("code", {}, each.name), each.in, each.description ?? ""]);
+    inside.append(el("h3", {}, "Parameters"), rows(listed));
   }
   if (one.requestBody) {
     const schema = Object.values(one.requestBody.content)[0].schema;
-    inside.append(make("h3", ["Body: ", ...typeOf(schema)]), ...exampleOf(one.requestBody.content));
+    inside.append(el("h3", {}, "Body: ", ...typeOf(schema)), ...exampleOf(one.requestBody.content));
   }
-  inside.append(make("h3", "Answers"), rows(Object.entries(one.responses).map(([status, answer]) => (
+  inside.append(el("h3", {}, "Answers"), rows(Object.entries(one.responses).map(([status, answer]) => (
     [status, answer.description, typeOf(Object.values(answer.content ?? {})[0]?.schema)]
   ))));
   const good = Object.entries(one.responses).find(([status]) => status < "300");
   if (good) inside.append(...exampleOf(good[1].content));
-  const head = [make("span", method.toUpperCase(), { class: "method" }), make("code", path), ` ${one.summary}`];
-  const id = one.operationId;
-  return make("details", [make("summary", head), inside], { id, "data-words": `${method} ${path} ${one.summary}`.toLowerCase() });
+  const head = [el("span", { class: "method" }, method.toUpperCase()), el("code", {}, path), ` ${one.summary}`];
+  const words = `${method} ${path} ${one.summary}`.toLowerCase();
+  return el("details", { id: one.operationId, "data-words": words }, el("summary", {}, ...head), inside);
 }
 
 function draw(api) {
@@ -75,12 +70,12 @@ function draw(api) {
     }
   }
   document.getElementById("operations").append(...[...groups].map(([tag, each]) => (
-    make("section", [make("h2", tag), ...each])
+    el("section", {}, el("h2", {}, tag), ...each)
   )));
   const schemas = Object.entries(api.components.schemas).map(([name, schema]) => (
-    make("details", [make("summary", make("code", name)), make("div", fields(schema), { class: "inside" })], { id: `schema-${name}` })
+    el("details", { id: `schema-${name}` }, el("summary", {}, el("code", {}, name)), el("div", { class: "inside" }, fields(schema)))
   ));
-  document.getElementById("schemas").append(make("h2", "Forms"), ...schemas);
+  document.getElementById("schemas").append(el("h2", {}, "Forms"), ...schemas);
 }
 
 function find(text) {

@@ -92,6 +92,7 @@ class Page {
       this.#problem = "";
       this.#show();
     } catch (error) {
+      this.#isActivityNew = true; // it may have been among what was not answered
       if (error instanceof Gone) this.#lose();
       else if (error instanceof Refused && (error.status === 401 || error.status === 403)) this.#lockOut();
       else this.#complain(error);
@@ -134,7 +135,6 @@ class Page {
 
   #lose() {
     this.#isGone = true;
-    this.#isActivityNew = true;
     this.#retryAt = Date.now() + RETRY_S * 1000;
     document.body.classList.add("stale");
     this.limits.setEnabled(false);
