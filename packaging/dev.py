@@ -29,6 +29,8 @@ STAMP = VENV / ".dev-setup"
 EXTRAS = ("engine", "speed", "dev")
 OLDEST_PYTHON = (3, 11)
 PYTHON_NAMES = ("python3.13", "python3.12", "python3.11", "python3.14")
+# uv asks the system whom to trust where one of these is set: up to 0.10 the one, from 0.11 on the other.
+UV_CERTIFICATES = ("UV_NATIVE_TLS", "UV_SYSTEM_CERTS")
 
 USAGE = """\
 usage: python3 packaging/dev.py COMMAND [ARGUMENTS]
@@ -90,6 +92,7 @@ def newer_python() -> list[str]:
     uv = find_uv()
     if uv:
         # uv brings a Python of its own where the machine has none.
+        trust_the_system()
         return [uv, "run", "--quiet", "--no-project", "--python", ">={}.{}".format(*OLDEST_PYTHON), "python"]
     raise SetupError(too_old_text(sys.version_info[:2]))
 
@@ -111,6 +114,17 @@ def find_uv() -> str | None:
         if path and succeeds([path, "--version"]):
             return path
     return None
+
+
+def trust_the_system() -> tuple[str, ...]:
+    """Have uv trust the system's certificates: a company may read along with one that uv does not bring.
+
+    Returns the variables that were set for it: none where the user has chosen.
+    """
+    if any(name in os.environ for name in UV_CERTIFICATES):
+        return ()
+    os.environ.update(dict.fromkeys(UV_CERTIFICATES, "1"))
+    return UV_CERTIFICATES
 
 
 def base_python() -> str:
@@ -215,7 +229,18 @@ def install_with_uv(uv: str) -> None:
     python = str(VENV_PYTHON) if VENV_PYTHON.exists() else base_python()
     # --frozen: a set-up never rewrites the lock. --inexact: pip, and what a developer added by hand, stay.
     how = ["--quiet", "--frozen", "--inexact", "--compile-bytecode", "--python", python]
-    must([uv, "sync", *how, *(f"--extra={extra}" for extra in EXTRAS)], cwd=ROOT)
+    sync = [uv, "sync", *how, *(f"--extra={extra}" for extra in EXTRAS)]
+    ours = trust_the_system()
+    try:
+        return must(sync, cwd=ROOT)
+    except SetupError as error:
+        if not ours:
+            raise
+        # A bare container has no certificates, and with none of the system's uv does not even begin.
+        say(f"{error}; once more with the certificates that uv brings along")
+    for name in ours:
+        del os.environ[name]
+    return must(sync, cwd=ROOT)
 
 
 def fetch_uv(pip: list[str]) -> str | None:

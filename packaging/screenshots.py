@@ -62,7 +62,7 @@ def take(folder: Path) -> list[Path]:
             environment["DBUS_SESSION_BUS_ADDRESS"] = address
             desktop = Desktop(environment)
             with (
-                ValetProcess(home / "valet", {}, command=(), environ=environment) as valet,
+                ValetProcess(home / "valet", QUIET, command=(), environ=environment) as valet,
                 xfce_panel(environment),
             ):
                 valet.post("/load", {"model": "demo"})

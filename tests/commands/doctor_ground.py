@@ -43,11 +43,6 @@ def listener() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextmanager
 def web_server(answers: Mapping[str, Any]) -> Iterator[str]:
     """A real server with JSON at some paths and a web page everywhere else."""

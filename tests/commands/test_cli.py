@@ -11,6 +11,7 @@ import pytest
 
 import tray_valet
 from tray_valet import cli
+from tray_valet.commands import calls
 
 Done = subprocess.CompletedProcess[str]
 
@@ -85,7 +86,7 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(environ: dict[str, str], t
     try:
         with waited_for.open("w"):  # opens when the command has opened it too, and now reads
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait(10)
@@ -98,7 +99,7 @@ def test_an_unforeseen_error_is_one_line_too(
     def fail(_: object) -> int:
         raise RuntimeError("boom")
 
-    monkeypatch.setitem(cli._COMMANDS, "status", fail)
+    monkeypatch.setitem(calls.COMMANDS, "status", fail)
     assert cli.main(["status"]) == 1
     said = capsys.readouterr().err
     assert "RuntimeError: boom" in said

@@ -50,7 +50,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
     for process in processes:
         if process.poll() is None:
             process.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 def _command(*options: str) -> list[str]:
@@ -70,6 +70,13 @@ def _processes_of(folder: Path) -> list[int]:
         if os.fsencode(folder) in words:
             found.append(int(entry.name))
     return found
+
+
+def _is_serving(pid: int) -> bool:
+    try:
+        return b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def _assert_nothing_is_left(folder: Path) -> None:
@@ -129,9 +136,7 @@ def test_a_step_that_was_not_seen_fails_the_demo_and_shows_the_log(
     process = subprocess.Popen(_command(), env=environ, stdout=subprocess.PIPE, text=True)
     started.append(process)
     _line_with(process, "Valet started")
-    serving = [
-        pid for pid in _processes_of(tmp_path) if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    serving = [pid for pid in _processes_of(tmp_path) if _is_serving(pid)]
     os.kill(serving[0], signal.SIGKILL)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -146,8 +151,8 @@ def test_a_killed_demo_leaves_no_process(
     started.append(process)
     _line_with(process, "Models set aside")
     process.kill()
-    process.communicate(timeout=20)
-    end_s = time.monotonic() + 20
+    process.communicate(timeout=60)
+    end_s = time.monotonic() + 60
     while _processes_of(tmp_path):
         assert time.monotonic() < end_s
         time.sleep(0.05)

@@ -202,7 +202,7 @@ def bus(tmp_path: Path) -> Iterator[str]:
         yield daemon.stdout.readline().strip()
     finally:
         daemon.terminate()
-        daemon.wait(timeout=10)
+        daemon.wait(timeout=60)
         daemon.stdout.close()
 
 

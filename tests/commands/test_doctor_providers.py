@@ -13,7 +13,8 @@ import msgspec
 import psutil
 import pytest
 
-from tests.commands.doctor_ground import NO_PROVIDERS, free_port, ground_of, web_server
+from tests.commands.doctor_ground import NO_PROVIDERS, ground_of, web_server
+from tests.ports import quiet_port
 from tests.standins.ollama import OllamaStandin
 from tray_valet.commands import doctor_looks_ollama as outside
 from tray_valet.commands import doctor_looks_providers as looks
@@ -72,7 +73,7 @@ def test_looking_loads_no_model(tmp_path: Path, ollama: OllamaStandin) -> None:
 
 
 def test_an_ollama_that_does_not_answer_and_one_that_is_not_installed(tmp_path: Path) -> None:
-    settings = ollama_at(f"http://127.0.0.1:{free_port()}")
+    settings = ollama_at(f"http://127.0.0.1:{quiet_port()}")
     programs = tmp_path / "bin"
     programs.mkdir()
     nowhere = looks.ollama(ground_of(tmp_path / "a", settings, environ={"PATH": str(programs)}))
@@ -109,7 +110,7 @@ def test_another_server_that_answers_and_one_that_does_not(tmp_path: Path) -> No
 
     with web_server({}) as url:
         assert looks.other_servers(studio(url)).status is OK
-    found = looks.other_servers(studio(f"http://127.0.0.1:{free_port()}"))
+    found = looks.other_servers(studio(f"http://127.0.0.1:{quiet_port()}"))
     assert (found.status, "providers.studio.url" in found.remedy) == (BAD, True)
 
 
@@ -261,7 +262,7 @@ def test_a_program_that_talks_to_ollama_directly_is_named(tmp_path: Path, ollama
         assert (found.status, f"(PID {client.pid})" in found.says) == (WARN, True)
         assert "http://127.0.0.1:8766" in found.remedy
     finally:
-        client.communicate(timeout=10)
+        client.communicate(timeout=60)
     assert outside.ollama_clients(ground).status is OK
 
 
@@ -300,7 +301,7 @@ def test_variables_that_ollama_was_started_with(
 
 
 def test_an_ollama_host_of_the_user_that_means_another_place(tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{quiet_port()}"
 
     def look(host: str) -> Any:
         return outside.ollama_settings(ground_of(tmp_path, ollama_at(url), environ={"OLLAMA_HOST": host}))

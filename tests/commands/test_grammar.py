@@ -2,8 +2,7 @@ import argparse
 
 import pytest
 
-from tray_valet import cli
-from tray_valet.commands import grammar
+from tray_valet.commands import calls, grammar
 from tray_valet.commands.failures import WrongUsage
 
 
@@ -114,7 +113,7 @@ def test_help_lists_every_command_and_no_other(capsys: pytest.CaptureFixture[str
     assert ended.value.code == 0
     text = capsys.readouterr().out
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ") and line[4] != " "}
-    commands = set(cli._COMMANDS) - {"(none)"}
+    commands = set(calls.COMMANDS) - {"(none)"}
     assert listed & commands == commands
     assert not listed - commands - {"-h,", "--version", "--config", "--json", "--allow-root", "-v,"}
 

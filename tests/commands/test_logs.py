@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tray_valet.commands import logs
-from tray_valet.commands.failures import NoValet
+from tray_valet.commands.failures import CommandError, NoValet
 from tray_valet.desktop.log_files import last_lines
 
 
@@ -48,6 +48,12 @@ def test_the_last_lines_are_whole_and_few(tmp_path: Path) -> None:
 def test_without_a_log_no_valet_has_run(tmp_path: Path) -> None:
     with pytest.raises(NoValet):
         logs.own(tmp_path / "none.log", is_following=False, is_json=False)
+
+
+def test_a_log_that_cannot_be_read_is_no_mistake_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot be read") as refused:
+        logs.own(tmp_path, is_following=False, is_json=False)
+    assert str(tmp_path) in refused.value.message
 
 
 def test_json_is_the_log_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +152,7 @@ def test_following_ends_with_ctrl_c(tmp_path: Path) -> None:
             log.write(_entry("second") + "\n")
         assert "second" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
     finally:
         process.kill()
         process.communicate()

@@ -24,7 +24,7 @@ class FakeClient(Client):
 
     def post(self, path: str, body: Any = None, *, timeout_s: float = 1.0, **query: Any) -> Any:
         self.asked.append(("POST", path, {"body": body, **query}))
-        return {"id": "d1", "download": download(state="queued")}
+        return {"id": "d1", "download": download(state="queued", status=None)}
 
     def get(self, path: str, **query: Any) -> Any:
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
@@ -70,6 +70,15 @@ def pull(client: Client, out: io.StringIO, *, is_json: bool = False) -> str:
     return out.getvalue()
 
 
+def test_what_a_download_waits_for_is_said() -> None:
+    waiting = download(state="queued", status="waiting until ollama answers")
+    assert "x:latest: waiting until ollama answers 0%\n" in pull(
+        FakeClient(waiting, at(100, "done")), io.StringIO()
+    )
+    table = pulling.downloads_text({"downloads": [waiting]})
+    assert table.endswith("\n\nx:latest: waiting until ollama answers")
+
+
 def test_a_pipe_gets_a_line_for_every_tenth() -> None:
     client = FakeClient(at(1), at(4), at(11), at(12), at(57), at(100, "done"))
     lines = pull(client, io.StringIO()).splitlines()
@@ -112,6 +121,14 @@ def test_an_end_that_is_no_model_is_a_failure(end: dict[str, Any], says: str) ->
         pull(FakeClient(end), io.StringIO())
 
 
+@pytest.mark.parametrize("end", [download(state="failed", error="The registry is away."), {}])
+def test_a_failure_is_not_told_behind_the_bar(end: dict[str, Any]) -> None:
+    out = Terminal()
+    with pytest.raises(CommandError):
+        pull(FakeClient(at(25), end), out)
+    assert out.getvalue().endswith("\n")
+
+
 def test_a_failure_that_is_tried_again_and_a_game_are_said() -> None:
     waiting = download(state="queued", error="Broken off.", percent=None)
     text = pull(FakeClient(waiting, download(state="paused"), at(100, "done")), io.StringIO())
@@ -143,6 +160,16 @@ def test_nothing_is_deleted_without_a_yes(answer: str) -> None:
     client = FakeClient({})
     with pytest.raises(CommandError, match="Nothing was deleted"):
         pulling.remove(client, "x", provider=None, is_sure=False, is_json=False, ask=lambda text: answer)
+    assert client.asked == []
+
+
+def test_ctrl_d_is_no_yes() -> None:
+    def end_of_input(question: str) -> str:
+        raise EOFError
+
+    client = FakeClient({})
+    with pytest.raises(CommandError, match="Nothing was deleted"):
+        pulling.remove(client, "x", provider=None, is_sure=False, is_json=False, ask=end_of_input)
     assert client.asked == []
 
 

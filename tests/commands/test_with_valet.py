@@ -44,7 +44,7 @@ class Valet:
     def start(self) -> None:
         argv = [sys.executable, "-m", "tray_valet", "serve", "--allow-root"]
         self.process = subprocess.Popen(argv, env=self.environ, stderr=subprocess.PIPE)
-        end_s = time.monotonic() + 30
+        end_s = time.monotonic() + 60
         while self("status").returncode != 0:
             assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
             assert time.monotonic() < end_s
@@ -66,7 +66,7 @@ class Valet:
         return str(self.json("status")["watchdog"]["state"])
 
     def until(self, wanted: str) -> None:
-        end_s = time.monotonic() + 30
+        end_s = time.monotonic() + 60
         while (state := self.state()) != wanted:
             assert time.monotonic() < end_s, state
             time.sleep(0.05)
@@ -82,7 +82,7 @@ class Valet:
             return
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         if self.process.stderr:
             self.process.stderr.close()
 
@@ -133,7 +133,7 @@ def test_pause_and_resume_bring_back_what_was_there(valet: Valet) -> None:
 
 
 def test_a_pause_for_a_time_ends_by_itself(valet: Valet) -> None:
-    assert valet.until_cool("pause", "--for", "1s").returncode == 0
+    assert valet.until_cool("pause", "--for", "3s").returncode == 0
     valet.until("running")
 
 
@@ -179,7 +179,7 @@ def test_a_killed_run_does_not_leave_its_hold_behind(valet: Valet, tmp_path: Pat
         f"echo $$ > {marker}; exec sleep 300",
     ]
     running = subprocess.Popen(argv, env=valet.environ)
-    end_s = time.monotonic() + 30
+    end_s = time.monotonic() + 60
     while not (marker.exists() and marker.read_text().strip()):
         assert time.monotonic() < end_s
         time.sleep(0.02)
@@ -242,7 +242,7 @@ def test_quit_ends_the_valet_and_then_none_runs(valet: Valet) -> None:
     done = valet("quit")
     assert (done.returncode, done.stdout) == (0, "Tray Valet has ended.\n")
     assert valet.process is not None
-    assert valet.process.wait(20) == 0
+    assert valet.process.wait(60) == 0
     for command in ("status", "pause", "quit"):
         done = valet(command)
         assert (done.returncode, "tray-valet serve" in done.stderr) == (3, True)

@@ -46,7 +46,7 @@ def session_bus(folder: Path) -> Iterator[str]:
             yield daemon.stdout.readline().strip()
         finally:
             daemon.terminate()
-            daemon.wait(5)
+            daemon.wait(30)
 
 
 class Shown(msgspec.Struct):
@@ -143,7 +143,7 @@ class NotificationService:
         )
         self._bus.send(signal)
 
-    async def call(self, number: int, within_s: float = 10.0) -> Shown:
+    async def call(self, number: int, within_s: float = 40.0) -> Shown:
         """The n-th Notify call, from 1."""
         async with asyncio.timeout(within_s):
             while len(self.calls) < number:
@@ -151,7 +151,7 @@ class NotificationService:
                 await self._changed.wait()
         return self.calls[number - 1]
 
-    async def screen_is_empty(self, within_s: float = 10.0) -> None:
+    async def screen_is_empty(self, within_s: float = 40.0) -> None:
         async with asyncio.timeout(within_s):
             while self.shown:
                 self._changed.clear()

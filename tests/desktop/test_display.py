@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import quiet_port
 from tray_valet.desktop.display import is_display_there
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="X11 and Wayland")
@@ -24,9 +25,7 @@ def wayland(tmp_path: Path) -> Iterator[socket.socket]:
 
 def free_x_number() -> int:
     """A display number that nobody has: its TCP port, above the usual ones, is free too."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1]) - 6000
+    return quiet_port() - 6000
 
 
 def test_a_wayland_socket_counts_while_somebody_listens(tmp_path: Path, wayland: socket.socket) -> None:

@@ -29,7 +29,7 @@ def test_one_holder_at_a_time_and_none_after_a_kill(tmp_path: Path) -> None:
         with pytest.raises(TimedOut), locked(path, timeout_s=0.05):
             pass
         holder.kill()
-    with locked(path, timeout_s=5):
+    with locked(path, timeout_s=30):
         pass
     with locked(path, timeout_s=0.05):
         pass

@@ -169,7 +169,7 @@ async def test_osascript_that_hangs_is_ended(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\nexec sleep 60\n")
     tool.chmod(0o755)
     notifier = OsascriptNotifier(str(tool), timeout_s=0.2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await notifier.show(HADES, has_sound=False)
     assert "did not return" in (notifier.missing_because or "")
 

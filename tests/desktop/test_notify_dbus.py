@@ -78,10 +78,10 @@ async def test_the_action_that_is_clicked_is_told_with_its_subject(
     await notifier.show(TROUBLE, has_sound=False)
     await notifier.show(HADES, has_sound=False)
     service.click(service.calls[1].id, "keep_running")
-    assert await asyncio.wait_for(clicked.get(), 5) == (Subject.MODELS, ChoiceKind.KEEP_RUNNING)
+    assert await asyncio.wait_for(clicked.get(), 40) == (Subject.MODELS, ChoiceKind.KEEP_RUNNING)
     await notifier.show(HADES, has_sound=False)
     service.click(service.calls[2].id, "default")
-    assert await asyncio.wait_for(clicked.get(), 5) == (Subject.MODELS, ChoiceKind.OPEN)
+    assert await asyncio.wait_for(clicked.get(), 40) == (Subject.MODELS, ChoiceKind.OPEN)
 
 
 async def test_a_newer_notice_of_the_same_subject_takes_the_place_of_the_older(
@@ -165,7 +165,9 @@ async def test_a_service_that_was_restarted_gets_new_ids_and_is_asked_again_what
     await notifier.show(HADES, has_sound=False)
     await first.stop()
     second = await NotificationService.start(bus, ("body",))
-    await asyncio.sleep(0.05)  # the bus tells the new owner to us as to anybody
+    async with asyncio.timeout(30):  # the bus tells us of the owners as anybody
+        while notifier._ids:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     await notifier.show(TROUBLE, has_sound=False)
     assert second.calls[0].id == 1
     await notifier.show(HADES, has_sound=False)

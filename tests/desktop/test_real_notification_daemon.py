@@ -49,7 +49,7 @@ def running(*argv: str, environ: dict[str, str], folder: Path) -> Iterator[subpr
             yield process
         finally:
             process.terminate()
-            process.wait(5)
+            process.wait(30)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def desktop(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 async def shown(notifier: DbusNotifier, notice: Notice) -> None:
     """Show it, as soon as the service is there."""
-    for _ in range(200):
+    for _ in range(800):
         await notifier.show(notice, has_sound=False)
         if notifier.missing_because is None:
             return
@@ -80,7 +80,7 @@ async def shown(notifier: DbusNotifier, notice: Notice) -> None:
 async def drawn_share(display: str, *, is_something: bool) -> float:
     """The share of the screen that is not black, once there is something (or nothing) on it."""
     share = 0.0
-    for _ in range(200):
+    for _ in range(800):
         picture = await asyncio.to_thread(ImageGrab.grab, xdisplay=display)
         black = picture.convert("L").histogram()[0]
         share = 1 - black / (picture.width * picture.height)
@@ -99,8 +99,8 @@ async def test_a_notice_is_seen_on_the_screen_and_its_action_clicked_with_the_mo
     await shown(notifier, HADES)
     assert await drawn_share(desktop["DISPLAY"], is_something=True) > 0.01
     click = ("xdotool", "mousemove", "100", "40", "click", "1")
-    await asyncio.to_thread(subprocess.run, click, env=desktop, check=True, timeout=10)
-    assert await asyncio.wait_for(clicked.get(), 10) == (Subject.MODELS, ChoiceKind.KEEP_RUNNING)
+    await asyncio.to_thread(subprocess.run, click, env=desktop, check=True, timeout=40)
+    assert await asyncio.wait_for(clicked.get(), 40) == (Subject.MODELS, ChoiceKind.KEEP_RUNNING)
     await notifier.close()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,34 @@ def test_what_is_kept_is_found_by_those_who_need_it(tmp_path: Path) -> None:
     secrets = Secrets(tmp_path / "secrets.json")
     asyncio.run(secrets.warm(["a"]))
     assert secrets.get("a") == "one"
+
+
+class _Silent(_InMemory):
+    """Waits for somebody to unlock it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unlocked = threading.Event()
+        self.asked = 0
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self.asked += 1
+        self.unlocked.wait(60)
+        return None
+
+
+def test_a_keyring_that_does_not_answer_hides_no_key_and_holds_up_no_end(tmp_path: Path) -> None:
+    file = tmp_path / "secrets.json"
+    SecretKeeper(file).keep("a", "one")
+    silent = _Silent()
+    keyring.set_keyring(silent)
+    secrets = Secrets(file, keyring_timeout_s=0.1)
+    try:
+        asyncio.run(secrets.warm(["a", "b"]))  # waits at its end for the threads of its own pool
+        assert not silent.unlocked.is_set()
+        assert (secrets.get("a"), secrets.get("b"), silent.asked) == ("one", None, 1)
+    finally:
+        silent.unlocked.set()
 
 
 def test_a_damaged_file_is_put_aside_and_not_lost(tmp_path: Path) -> None:

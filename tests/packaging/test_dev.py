@@ -213,6 +213,60 @@ def test_a_venv_whose_python_was_upgraded_is_made_anew(dev: ModuleType, installe
     assert not left_over.exists()
 
 
+# -- whom uv trusts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stand-in programs are shell scripts")
+class TestCertificates:
+    """uv trusts only the authorities that it brings along, unless a variable says otherwise."""
+
+    @pytest.fixture
+    def asked(self, dev: ModuleType, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """What a stand-in for uv was run with, a line each time; the user has said nothing."""
+        for name in (*dev.UV_CERTIFICATES, "UV_PROJECT_ENVIRONMENT"):
+            monkeypatch.setenv(name, "")  # so that it is put back as it was
+            monkeypatch.delenv(name)
+        return checkout / "asked"
+
+    @staticmethod
+    def uv(asked: Path, *, works_with: str) -> str:
+        program = asked.with_name("uv")
+        program.write_text(
+            "#!/bin/sh\n"
+            f'echo "$1:$UV_NATIVE_TLS$UV_SYSTEM_CERTS" >> {asked}\n'
+            f'[ "$UV_NATIVE_TLS$UV_SYSTEM_CERTS" = "{works_with}" ]\n'
+        )
+        program.chmod(0o755)
+        return str(program)
+
+    def test_uv_trusts_the_systems_in_the_words_of_old_and_new_versions(
+        self, dev: ModuleType, asked: Path
+    ) -> None:
+        dev.install_with_uv(self.uv(asked, works_with="11"))
+        assert asked.read_text().split() == ["sync:11"]
+
+    def test_without_certificates_of_the_systems_uvs_own_are_used(self, dev: ModuleType, asked: Path) -> None:
+        dev.install_with_uv(self.uv(asked, works_with=""))
+        assert asked.read_text().split() == ["sync:11", "sync:"]
+
+    def test_what_the_user_has_chosen_stays(
+        self, dev: ModuleType, asked: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("UV_NATIVE_TLS", "0")
+        with pytest.raises(dev.SetupError):
+            dev.install_with_uv(self.uv(asked, works_with="never"))
+        assert asked.read_text().split() == ["sync:0"]
+
+    def test_a_python_that_uv_brings_comes_with_the_same_trust(
+        self, dev: ModuleType, asked: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dev, "VENV_PYTHON", asked.with_name("no-python"))
+        monkeypatch.setenv("PATH", str(asked.parent))
+        self.uv(asked, works_with="")
+        dev.newer_python()
+        assert [os.environ.get(name) for name in dev.UV_CERTIFICATES] == ["1", "1"]
+
+
 # -- the lock ----------------------------------------------------------------------------------------
 
 

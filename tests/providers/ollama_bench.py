@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -76,9 +76,9 @@ async def was_called(standin: OllamaStandin, path: str, times: int) -> bool:
 class ScriptedOllama(httpx.AsyncBaseTransport):
     """Answers of look-alikes and of versions that the stand-in does not play."""
 
-    def __init__(self, answers: dict[str, tuple[int, str]]) -> None:
+    def __init__(self, answers: Mapping[str, tuple[int, str | bytes]]) -> None:
         self.answers = answers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        status, text = self.answers.get(request.url.path, (404, "404 page not found"))
-        return httpx.Response(status, text=text)
+        status, body = self.answers.get(request.url.path, (404, "404 page not found"))
+        return httpx.Response(status, content=body)

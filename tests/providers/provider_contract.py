@@ -28,7 +28,7 @@ from tray_valet.core.errors import NotSupported, ProviderUnreachable, UnknownMod
 from tray_valet.core.models import LoadedModel, LoadRequest, Observation
 from tray_valet.core.ports import ProcessTable, Provider
 
-SETTLE_S = 8.0  # the longest an unload or a kill may take to be seen
+SETTLE_S = 40.0  # the longest an unload or a kill may take to be seen
 MISSING_MODEL = "no-such-model:none"
 
 
@@ -60,7 +60,7 @@ async def chat(provider: Provider, model: str) -> str:
     """Ask the loaded model something over the upstream address; return its words."""
     upstream = provider.upstream(model)
     body = {"model": upstream.model, "max_tokens": 32, "messages": [{"role": "user", "content": "Hi"}]}
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=240) as client:
         answer = await client.post(
             f"{upstream.base_url}/v1/chat/completions", json=body, headers=upstream.headers
         )

@@ -44,7 +44,7 @@ async def main(state_dir: Path, model_file: str, what: str) -> None:
         upstream = provider.upstream("one")
         body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True}
         async with (
-            httpx.AsyncClient(trust_env=False, headers=upstream.headers) as client,
+            httpx.AsyncClient(trust_env=False, headers=upstream.headers, timeout=60) as client,
             client.stream("POST", f"{upstream.base_url}/v1/chat/completions", json=body) as stream,
         ):
             await anext(stream.aiter_lines())

@@ -30,7 +30,7 @@ from tray_valet.services.clock import SystemClock
 # Becomes the real engine; for the model with “slow” in its path only after a while.
 SLOW_START = """
 import os, sys, time
-time.sleep(1.5 * any(part.endswith("slow.gguf") for part in sys.argv))
+time.sleep(3 * any(part.endswith("slow.gguf") for part in sys.argv))
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -110,7 +110,7 @@ def provider(make_provider: MakeProvider) -> LlamaServerProvider:
 
 async def runners_of(provider: LlamaServerProvider, count: int) -> tuple[ProcessIdentity, ...]:
     """Wait until the provider has that many processes."""
-    deadline_s = time.monotonic() + 8
+    deadline_s = time.monotonic() + 40
     while len(runners := await provider.runners()) < count:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.01)
@@ -155,7 +155,7 @@ async def test_a_loaded_model_answers_with_its_sentence(provider: LlamaServerPro
 async def test_only_who_knows_this_runs_key_is_let_in(provider: LlamaServerProvider) -> None:
     await provider.load(LoadRequest(model="one"))
     upstream = provider.upstream("one")
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         body = {"messages": [{"role": "user", "content": "Hi"}]}
         answer = await client.post(f"{upstream.base_url}/v1/chat/completions", json=body)
     assert answer.status_code == 401
@@ -320,7 +320,7 @@ async def test_an_embedding_model_gives_vectors(make_provider: MakeProvider) -> 
     provider = make_provider(flags=("--embedding", "--pooling", "mean", "-c", "512"))
     await provider.load(LoadRequest(model="one"))
     upstream = provider.upstream("one")
-    async with httpx.AsyncClient(trust_env=False, headers=upstream.headers) as client:
+    async with httpx.AsyncClient(trust_env=False, headers=upstream.headers, timeout=60) as client:
         answer = await client.post(f"{upstream.base_url}/v1/embeddings", json={"input": "Hi"})
     assert len(answer.json()["data"][0]["embedding"]) == 128
 
@@ -404,7 +404,7 @@ async def test_memory_comes_back_when_a_stream_is_killed(
     upstream = provider.upstream("one")
     body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True}
     async with (
-        httpx.AsyncClient(trust_env=False, headers=upstream.headers) as client,
+        httpx.AsyncClient(trust_env=False, headers=upstream.headers, timeout=60) as client,
         client.stream("POST", f"{upstream.base_url}/v1/chat/completions", json=body) as stream,
     ):
         lines = stream.aiter_lines()
@@ -426,13 +426,12 @@ async def test_an_unload_during_a_stream_is_bounded(provider: LlamaServerProvide
     upstream = provider.upstream("one")
     body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, "ignore_eos": True}
     async with (
-        httpx.AsyncClient(trust_env=False, headers=upstream.headers) as client,
+        httpx.AsyncClient(trust_env=False, headers=upstream.headers, timeout=60) as client,
         client.stream("POST", f"{upstream.base_url}/v1/chat/completions", json=body) as stream,
     ):
         await anext(stream.aiter_lines())
-        started_s = time.monotonic()
-        await provider.unload("one")
-        assert time.monotonic() - started_s < 4
+        async with asyncio.timeout(30):  # the stream itself would go on for ever
+            await provider.unload("one")
         assert is_idle(await provider.observe())
 
 
@@ -465,7 +464,7 @@ async def test_a_script_around_the_engine_leaves_no_engine_behind(
         assert len(runners) == 2
         await end("one")
         await observe_until(provider, is_idle)
-        deadline_s = time.monotonic() + 8
+        deadline_s = time.monotonic() + 40
         while any(map(process_table.is_alive, runners)):
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.01)

@@ -42,6 +42,22 @@ async def test_an_empty_list_in_any_form_is_empty(text: str) -> None:
     assert await provider.installed() == ()
 
 
+@pytest.mark.parametrize("body", [b'{"models":[{"name":"\xff"}],"status":"\xff"}', b'{"x":' + b"[" * 100_000])
+async def test_bytes_that_are_no_json_are_no_ollama(body: bytes) -> None:
+    scripted = ScriptedOllama({"/api/ps": (200, body), "/api/tags": (200, body), "/api/pull": (200, body)})
+    provider = provider_at("http://127.0.0.1:1", client=httpx.AsyncClient(transport=scripted))
+    for ask in (provider.observe, provider.installed, lambda: anext(provider.pull("x"))):
+        with pytest.raises(ProviderUnreachable, match="is not an Ollama"):
+            await ask()
+
+
+async def test_an_error_that_is_no_text_is_told_all_the_same() -> None:
+    scripted = ScriptedOllama({"/api/tags": (500, b'{"error":"disk \xff"}')})
+    provider = provider_at("http://127.0.0.1:1", client=httpx.AsyncClient(transport=scripted))
+    with pytest.raises(ProviderUnreachable, match=r"answers /api/tags with 500: .*disk"):
+        await provider.installed()
+
+
 async def test_missing_fields_are_not_missed() -> None:
     ps = '{"models":[{"name":"a"},{"model":"b:1","size":null,"expires_at":"0001-01-01T00:00:00Z"}]}'
     tags = '{"models":[{"name":"a"},{"name":"e","details":{"family":"bert","families":null}},{}]}'

@@ -6,9 +6,7 @@ import pytest
 
 from tray_valet.providers.ollama_times import (
     DEFAULT_KEEP_ALIVE_S,
-    go_duration_s,
     keep_alive_of,
-    keep_alive_s,
     ttl_left_s,
     unix_s,
 )
@@ -57,38 +55,3 @@ def test_the_time_left_is_read_from_what_go_prints(expires_at: str | None, left_
 
 def test_offsets_name_the_same_moment() -> None:
     assert unix_s("2026-08-17T12:00:00Z") == unix_s("2026-08-17T05:00:00-07:00") == NOON_S
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("5m", 300),
-        ("1h30m", 5400),
-        ("1.5h", 5400),
-        ("300ms", 0.3),
-        ("2m0s", 120),
-        ("1us", 1e-6),
-        ("1µs", 1e-6),
-        ("3ns", 3e-9),
-        ("-1s", -1),
-        ("+2s", 2),
-        ("0", 0),
-        (".5s", 0.5),
-        ("300", None),  # Go wants a unit
-        ("", None),
-        ("-", None),
-        ("5 m", None),
-        ("5d", None),
-        ("m5", None),
-    ],
-)
-def test_go_durations_are_read(text: str, seconds: float | None) -> None:
-    assert go_duration_s(text) == (None if seconds is None else pytest.approx(seconds))
-
-
-@pytest.mark.parametrize(
-    ("keep_alive", "seconds"),
-    [(300, 300), ("5m", 300), (-1, math.inf), ("-1m", math.inf), (0, 0), ("0", 0), ("soon", None)],
-)
-def test_what_people_write_as_keep_alive_is_read(keep_alive: float | str, seconds: float | None) -> None:
-    assert keep_alive_s(keep_alive) == seconds

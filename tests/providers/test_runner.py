@@ -210,16 +210,16 @@ async def test_a_runner_that_does_nothing_for_long_is_given_up(
 async def test_v21_a_load_of_many_minutes_completes_as_long_as_something_moves(
     engine: Engine, tiny_model: Path, surroundings: RunnerSurroundings
 ) -> None:
-    """By its clock the load takes hours; the engine shows progress for a second, then becomes itself."""
+    """By its clock the load takes hours; the engine shows progress for three seconds, then becomes itself."""
     script = """
 import os, sys, time
-for number in range(100):
+for number in range(300):
     print("tensor", number, flush=True)
     time.sleep(0.01)
 os.execv(sys.argv[1], sys.argv[1:])
 """
     slow = msgspec.structs.replace(engine, argv=(sys.executable, "-c", script, *engine.argv))
-    clock = LeapingClock(step_s=60)
+    clock = LeapingClock(step_s=20)
     runner = runner_of(slow, tiny_model, msgspec.structs.replace(surroundings, clock=clock))
     await runner.start()
     assert clock.wall_s() > runner_module.STALL_S
@@ -303,7 +303,7 @@ async def test_a_signal_during_the_load_ends_the_process(
 ) -> None:
     runner = runner_of(engine, large_model, surroundings)
     start = asyncio.create_task(runner.start(), name="test-start")
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 45
     while runner.state is not RunnerState.LOADING:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0)
@@ -325,7 +325,7 @@ async def test_the_tie_works_without_setpriv_too(
     assert not runner.is_running
 
 
-def wait_until(condition: object, within_s: float = 8.0) -> None:
+def wait_until(condition: object, within_s: float = 40.0) -> None:
     assert callable(condition)
     deadline_s = time.monotonic() + within_s
     while not condition():

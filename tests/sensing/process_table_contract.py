@@ -21,7 +21,7 @@ Start = Callable[..., subprocess.Popen[str]]
 SLEEP = "import sys, time; print('up', flush=True); time.sleep(60)"
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 45.0) -> None:
     """Wait for something that another process does."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

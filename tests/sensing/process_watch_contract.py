@@ -42,7 +42,7 @@ class Witness:
         self.order.append(("exited", identity))
         self._news.set()
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 45.0) -> None:
         """Wait until the watch has told enough."""
         async with asyncio.timeout(timeout_s):
             while not condition():
@@ -130,7 +130,7 @@ class ProcessWatchContract:
         self, watch: ProcessWatch, table: ProcessTable, game: Path, run: Callable
     ) -> None:
         async with self.witnessing(watch, table) as witness:
-            child = run("sh", "-c", f"sleep 0.6; exec '{game}' 60")
+            child = run("sh", "-c", f"sleep 1.5; exec '{game}' 60")
             await witness.until(lambda: witness.images(game))
             images = [one.exe for one in witness.started if one.identity == witness.identity(child.pid)]
             assert images == [os.path.realpath("/bin/sh"), str(game)]
@@ -148,7 +148,7 @@ class ProcessWatchContract:
     ) -> None:
         launcher = Path(shutil.copy("/bin/sh", tmp_path / "game" / "launcher"))
         async with self.witnessing(watch, table) as witness:
-            child = run("sh", "-c", f"sleep 0.6; exec '{launcher}' -c \"sleep 0.6; exec '{game}' 60\"")
+            child = run("sh", "-c", f"sleep 1.5; exec '{launcher}' -c \"sleep 1.5; exec '{game}' 60\"")
             await witness.until(lambda: witness.images(game))
             identity = witness.identity(child.pid)
             images = [process.exe for process in witness.started if process.identity == identity]

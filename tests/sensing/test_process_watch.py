@@ -183,7 +183,8 @@ async def test_what_overflows_the_connectors_buffer_is_found_by_a_rescan(game: P
         script = f"i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; '{game}' 60 >&2 & echo $!"
         pid = int(subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=True).stdout)
         try:
-            await witness.until(lambda: witness.images(game), timeout_s=5)
+            # The sweep, which comes by itself, comes after 60 s.
+            await witness.until(lambda: witness.images(game), timeout_s=40)
         finally:
             os.kill(pid, 9)
         assert watch.source == "proc connector"
@@ -202,7 +203,7 @@ async def test_an_old_process_that_execs_is_seen_by_the_poll_before_the_sweep(ga
 async def test_arguments_that_change_without_an_exec_are_seen_while_young() -> None:
     """As Wine does: it puts the game's path into its argv after it has started up."""
     code = (
-        "import ctypes, sys, time; time.sleep(0.4)\n"
+        "import ctypes, sys, time; time.sleep(0.2)\n"
         "fields = open('/proc/self/stat').read().rpartition(')')[2].split()\n"
         "start, end = int(fields[45]), int(fields[46])\n"
         "new = b'Z:/games/Hades.exe'; ctypes.memset(start, 0, end - start)\n"
@@ -211,10 +212,8 @@ async def test_arguments_that_change_without_an_exec_are_seen_while_young() -> N
     table = LinuxProcesses()
     watch = linux_watch(table, sweep_every_s=600)
     async with witnessing(watch, table) as witness:
-        with subprocess.Popen([sys.executable, "-c", code]) as child:
-            await witness.until(
-                lambda: any(one.argv == ("Z:/games/Hades.exe",) for one in witness.started), timeout_s=5
-            )
+        with subprocess.Popen([sys.executable, "-ISc", code]) as child:
+            await witness.until(lambda: any(one.argv == ("Z:/games/Hades.exe",) for one in witness.started))
             child.kill()
 
 
@@ -293,8 +292,8 @@ async def test_the_watch_sleeps_while_nothing_happens() -> None:
     table.glance = lambda pid: (looks.append(pid), original(pid))[1]  # type: ignore[method-assign,assignment,func-returns-value]
     witness = Witness(watch, table)
     task = asyncio.create_task(watch.run(witness.on_started, witness.on_exited))
-    await witness.until(lambda: witness.started)
-    await asyncio.sleep(0.3)
+    await witness.until(lambda: os.getpid() in {process.identity.pid for process in witness.started})
+    await asyncio.sleep(0.5)
     looks.clear()
     await asyncio.sleep(1.0)
     assert looks == []

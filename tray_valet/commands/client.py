@@ -59,7 +59,7 @@ def read_runtime_file(path: Path) -> RuntimeFile | None:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_RUNTIME_FILE_LIMIT_BYTES), type=RuntimeFile)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

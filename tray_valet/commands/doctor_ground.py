@@ -77,6 +77,8 @@ def lay_ground(environ: Mapping[str, str], config_path: str | None) -> Ground:
     store = SettingsStore(file, environ)
     settings = store.load()
     problems = store.problem.problems if store.problem is not None else ()
+    if problems:  # a valet uses what was right last
+        settings = SettingsStore(file, environ, last_good_file=directories.last_good_config_file).load()
     table = process_table()
     runtime = read_runtime_file(directories.runtime_file)
     is_there = runtime is not None and table.is_alive(runtime.identity)

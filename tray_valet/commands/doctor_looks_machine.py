@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from tray_valet.core.checkup import Finding
 from tray_valet.core.checkup_machine import GpuSeen, NoticesSeen, PanelSeen
 from tray_valet.core.config_providers import LlamaServerSettings
 from tray_valet.core.errors import NotSupported
-from tray_valet.core.metrics import DiskSample
 from tray_valet.core.processes import System
 
 _NVIDIA, _DISPLAY_CLASS = "0x10de", "0x03"
@@ -64,6 +64,7 @@ def _line(file: Path) -> str:
 def disk(ground: Ground) -> Finding:
     """The room on the volumes with models and with what the valet notes down."""
     from tray_valet.providers.llama_server_files import ModelFiles
+    from tray_valet.sensing.host import PsutilHost
 
     places: dict[str, str] = {"the valet's own files": str(ground.directories.state_dir)}
     files = ModelFiles(ground.settings_file.parent)
@@ -76,24 +77,9 @@ def disk(ground: Ground) -> Finding:
             if folder and os.path.isdir(folder):
                 places["Ollama's models"] = folder
                 break
-    volumes = ((what, _disk_of(Path(folder))) for what, folder in places.items())
+    host = PsutilHost(time.monotonic)
+    volumes = ((what, host.disk(folder)) for what, folder in places.items())
     return rules.of_disk(tuple((what, sample) for what, sample in volumes if sample is not None))
-
-
-def _disk_of(folder: Path) -> DiskSample | None:
-    """The volume of a folder, or of the nearest one above where it is to be made."""
-    import psutil
-
-    for place in (folder, *folder.parents):
-        if place.is_dir():
-            try:
-                found = psutil.disk_usage(str(place))
-            except OSError:
-                return None
-            return DiskSample(
-                path=str(place), total_bytes=found.total, used_bytes=found.used, free_bytes=found.free
-            )
-    return None
 
 
 # -- games -------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -199,7 +198,7 @@ def journal(ground: Ground) -> Finding:
 
 def leftovers(ground: Ground) -> Finding:
     """Whether runners outlived their valet."""
-    from tray_valet.providers.runner_records import RunnerRecord
+    from tray_valet.providers.runner_records import RunnerRecord, is_that_runner
 
     if ground.valet is not None:  # it has ended what was left, and those of now are its own
         return rules.of_leftovers(())
@@ -208,16 +207,9 @@ def leftovers(ground: Ground) -> Finding:
         records = msgspec.json.decode(raw, type=tuple[RunnerRecord, ...])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return rules.of_leftovers(())
-    left = [r for r in records if _is_running(ground, r)]
+    table = ground.table
+    left = [r for r in records if table.is_alive(r.identity) and is_that_runner(table, r)]
     return rules.of_leftovers(tuple(f"{r.model} (PID {r.identity.pid})" for r in left))
-
-
-def _is_running(ground: Ground, record: Any) -> bool:
-    """The same process, which still serves the same file."""
-    process = ground.table.describe(record.identity.pid)
-    if process is None or process.identity != record.identity or not ground.table.is_alive(record.identity):
-        return False
-    return not process.argv or {str(record.port), record.model_path} <= set(process.argv)
 
 
 def clock(ground: Ground) -> Finding:

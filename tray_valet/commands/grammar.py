@@ -98,6 +98,15 @@ def _parser() -> Parser:
 
     command("serve", "run the services until they are told to end")
     command("demo", "show the whole story on this machine with made-up models, in a temporary folder")
+    _add_views(command)
+    _add_holding(command)
+    _add_models(command)
+    _add_checks(command)
+    _add_upkeep(command)
+    return parser
+
+
+def _add_views(command: Any) -> None:
     command("status", "what is so, why, and what comes next")
     command("ps", "the models in memory")
     command("models", "the models that can be loaded")
@@ -119,30 +128,6 @@ def _parser() -> Parser:
     )
     command("explain", "why the models are where they are: every signal, limit and reason")
     command("providers", "the programs that run models, and how they are")
-    _add_holding(command)
-    _add_models(command)
-    _add_checks(command)
-    service = command("service", "start, stop or restart the server behind a provider (Ollama)")
-    service.add_argument("action", choices=("start", "stop", "restart"))
-    service.add_argument(
-        "provider", nargs="?", metavar="P", help="a provider's name; without it: the one with a server"
-    )
-    service.add_argument("--force", action="store_true", help="stop: its runners are killed first")
-    config = command("config", "the settings: where they are, whether they are right, what is in force")
-    config.add_argument("what", choices=("path", "check", "schema", "show"))
-    importing = command("import", "take over the settings of llm-valet, RouterModelCustom or llama-swap")
-    importing.add_argument("path", metavar="PATH", help="its config.yaml or config.json")
-    importing.add_argument("--dry-run", action="store_true", help="say what would be taken; write nothing")
-    importing.add_argument("--replace", action="store_true", help="also what is set otherwise already")
-    logs = command("logs", "the end of the valet's log, or what a model's runner wrote last")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until Ctrl-C")
-    logs.add_argument("runner", nargs="?", metavar="RUNNER", help="a model's name: the log of its runner")
-    autostart = command("autostart", "whether Tray Valet starts when you sign in")
-    autostart.add_argument("what", choices=("on", "off", "status"))
-    autostart.add_argument("--force", action="store_true", help="on, even if it was switched off elsewhere")
-    command("open", "open the window of the running valet")
-    command("quit", "end the running valet")
-    return parser
 
 
 def _add_holding(command: Any) -> None:
@@ -169,6 +154,29 @@ def _add_checks(command: Any) -> None:
     selftest.add_argument(
         "--offline", action="store_true", help="with a valet and a model of its own, in a temporary folder"
     )
+
+
+def _add_upkeep(command: Any) -> None:
+    service = command("service", "start, stop or restart the server behind a provider (Ollama)")
+    service.add_argument("action", choices=("start", "stop", "restart"))
+    service.add_argument(
+        "provider", nargs="?", metavar="P", help="a provider's name; without it: the one with a server"
+    )
+    service.add_argument("--force", action="store_true", help="stop: its runners are killed first")
+    config = command("config", "the settings: where they are, whether they are right, what is in force")
+    config.add_argument("what", choices=("path", "check", "schema", "show"))
+    importing = command("import", "take over the settings of llm-valet, RouterModelCustom or llama-swap")
+    importing.add_argument("path", metavar="PATH", help="its config.yaml or config.json")
+    importing.add_argument("--dry-run", action="store_true", help="say what would be taken; write nothing")
+    importing.add_argument("--replace", action="store_true", help="also what is set otherwise already")
+    logs = command("logs", "the end of the valet's log, or what a model's runner wrote last")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until Ctrl-C")
+    logs.add_argument("runner", nargs="?", metavar="RUNNER", help="a model's name: the log of its runner")
+    autostart = command("autostart", "whether Tray Valet starts when you sign in")
+    autostart.add_argument("what", choices=("on", "off", "status"))
+    autostart.add_argument("--force", action="store_true", help="on, even if it was switched off elsewhere")
+    command("open", "open the window of the running valet")
+    command("quit", "end the running valet")
 
 
 def _add_models(command: Any) -> None:

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tray_valet.commands.config import Answer
 from tray_valet.commands.import_reading import env_file_beside, parse_document, read_text
-from tray_valet.commands.tables import table
+from tray_valet.commands.tables import plain, table
 from tray_valet.core.config_tree import Node, dotted
 from tray_valet.core.errors import InvalidValue, SettingsUnwritable
 from tray_valet.core.import_plan import plan_import
@@ -32,13 +33,6 @@ class Keeper(Protocol):
     def read(self, name: str) -> str | None: ...
 
     def keep(self, name: str, secret: str) -> None: ...
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What the command prints (without the last line's end) and its exit code, 0 or 1."""
-
-    text: str
-    exit_code: int = 0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +129,7 @@ def _in_words(plan: ImportPlan, wish: Wish, written: str | None) -> str:
             blocks.append(f"{title}:\n{_parts_table(parts_of(items))}")
     if plan.left:
         lines = [f"  {one.source}: {one.why} {one.remedy}".rstrip() for one in plan.left]
-        blocks.append("Did not take:\n" + "\n".join(_plain(line) for line in lines))
+        blocks.append("Did not take:\n" + "\n".join(map(plain, lines)))
     if plan.notes:
         blocks.append("\n".join(plan.notes))
     blocks.append(_outcome(plan, wish, written))
@@ -151,11 +145,6 @@ def _parts_table(parts: list[Part]) -> str:
 def _cut(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 1]}…"
-
-
-def _plain(line: str) -> str:
-    """Names come from outside and may hold anything, escape codes included."""
-    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def _outcome(plan: ImportPlan, wish: Wish, written: str | None) -> str:

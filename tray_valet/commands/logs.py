@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tray_valet.commands.client import Client
-from tray_valet.commands.failures import NoValet
+from tray_valet.commands.failures import CommandError, NoValet
 from tray_valet.desktop.log_files import last_lines
 
 _LOOK_EVERY_S = 0.3
@@ -24,12 +24,15 @@ _LOOK_EVERY_S = 0.3
 def own(file: Path, *, is_following: bool, is_json: bool) -> None:
     """Print the end of the valet's log; with `is_following` also what is added, until Ctrl-C.
 
-    Raises NoValet where there is no log, because no valet has run here yet.
+    Raises NoValet where there is no log, because no valet has run here yet; CommandError where it cannot
+    be read.
     """
     try:
         opened = file.open("rb")
     except FileNotFoundError:
         raise NoValet from None
+    except OSError as error:
+        raise CommandError(f"{file} cannot be read: {error.strerror or error}.") from None
     for line in last_lines(opened):
         _show(line, is_json=is_json)
     if not is_following:

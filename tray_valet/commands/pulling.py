@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from tray_valet.commands.client import Client
 from tray_valet.commands.failures import CommandError, WrongUsage
+from tray_valet.commands.holding import check_load_arguments
 from tray_valet.commands.tables import NOTHING, as_json, plain, table
-from tray_valet.core.errors import InvalidValue
-from tray_valet.core.models import check_model_name
 from tray_valet.core.wording import duration, size
 
 _LOOK_S = 0.25
@@ -39,19 +38,17 @@ def pull(
 
     Raises WrongUsage for a name that is none, ApiError, CommandError when the download fails.
     """
-    check_name(model)
+    check_load_arguments(model, None)
     out = out or sys.stdout
     begun = client.post("/models/pull", {"model": model}, timeout_s=_BEGIN_S, provider=provider)
-    drawing = _Silent() if is_json else _Bar(out) if out.isatty() else _Lines(out)
+    drawing: _Drawing = _Silent() if is_json else _Bar(out) if out.isatty() else _Lines(out)
     try:
         ended = _follow(client, begun["download"], drawing, sleep)
     except KeyboardInterrupt:
-        drawing.end()
         if not is_json:
             cancel = f"tray-valet downloads --cancel {begun['id']}"
             print(f"The download goes on. Cancel it with: {cancel}", file=sys.stderr)
         raise
-    drawing.end()
     if ended["state"] != "done":
         why = "it was cancelled." if ended["state"] == "cancelled" else plain(ended.get("error"))
         raise CommandError(f"{plain(ended['model'])} could not be downloaded: {why}")
@@ -83,7 +80,7 @@ def remove(
 
     Raises WrongUsage where nobody can be asked, CommandError if the answer is no, ApiError.
     """
-    check_name(model)
+    check_load_arguments(model, None)
     if not is_sure:
         _confirm(model, ask)
     answer = client.delete(f"/models/{model}", timeout_s=_BEGIN_S, provider=provider)
@@ -91,14 +88,6 @@ def remove(
         print(as_json(answer))
         return
     print(f"{plain(answer['model'])} was deleted from {plain(answer['provider'])}.")
-
-
-def check_name(model: str) -> None:
-    """Raise WrongUsage for a name that no model can have."""
-    try:
-        check_model_name(model)
-    except InvalidValue as error:
-        raise WrongUsage(error.message, remedy=error.remedy, param=error.param) from None
 
 
 def downloads_text(answer: dict[str, Any]) -> str:
@@ -109,6 +98,11 @@ def downloads_text(answer: dict[str, Any]) -> str:
     rows = [(d["id"], d["model"], d["provider"], d["state"], _how_far(d)) for d in every]
     blocks = [table(("ID", "MODEL", "PROVIDER", "STATE", "DONE"), rows, right=("DONE",))]
     blocks += [f"{plain(d['model'])}: {plain(d['error'])}{_again(d)}" for d in every if d.get("error")]
+    blocks += [
+        f"{plain(d['model'])}: {plain(d['status'])}"
+        for d in every
+        if _waits_for_something(d) and not d.get("error")
+    ]
     if any(d["state"] == "paused" for d in every):
         blocks.append("Downloads wait while a game runs.")
     return "\n\n".join(blocks)
@@ -119,7 +113,11 @@ def _confirm(model: str, ask: Callable[[str], str] | None) -> None:
         if not sys.stdin.isatty():
             raise WrongUsage("A deletion must be confirmed.", remedy=f"Use: tray-valet rm -y {model}")
         ask = input
-    if ask(f"Delete {model} from the disk? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = ask(f"Delete {model} from the disk? [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise CommandError("Nothing was deleted.")
 
 
@@ -133,33 +131,41 @@ def _cancel(client: Client, download_id: str, *, is_json: bool) -> None:
 
 def _follow(client: Client, begun: dict[str, Any], drawing: _Drawing, sleep: Sleep) -> dict[str, Any]:
     now = begun
-    while now["state"] not in _ENDED:
+    try:
+        while now["state"] not in _ENDED:
+            drawing.show(now)
+            sleep(_LOOK_S)
+            found = [d for d in client.get("/downloads")["downloads"] if d["id"] == begun["id"]]
+            if not found:
+                raise CommandError("The download is no longer listed.", remedy="See: tray-valet models")
+            now = found[0]
         drawing.show(now)
-        sleep(_LOOK_S)
-        found = [d for d in client.get("/downloads")["downloads"] if d["id"] == begun["id"]]
-        if not found:
-            raise CommandError("The download is no longer listed.", remedy="See: tray-valet models")
-        now = found[0]
-    drawing.show(now)
+    finally:
+        drawing.end()
     return now
 
 
-class _Drawing:
+class _Drawing(Protocol):
     """How progress is shown."""
 
-    def show(self, download: dict[str, Any]) -> None:
-        raise NotImplementedError
+    def show(self, download: dict[str, Any]) -> None: ...
 
     def end(self) -> None:
         """Leave the terminal in order."""
+        ...
 
 
-class _Silent(_Drawing):
+class _Silent:
+    """For programs: only the end is of interest."""
+
     def show(self, download: dict[str, Any]) -> None:
         return
 
+    def end(self) -> None:
+        return
 
-class _Lines(_Drawing):
+
+class _Lines:
     """A line for every tenth, for logs and pipes."""
 
     def __init__(self, out: TextIO) -> None:
@@ -174,8 +180,11 @@ class _Lines(_Drawing):
             print(line, file=self._out, flush=True)
         self._said = line
 
+    def end(self) -> None:
+        return
 
-class _Bar(_Drawing):
+
+class _Bar:
     """One line that is drawn over."""
 
     def __init__(self, out: TextIO) -> None:
@@ -224,7 +233,13 @@ def _state(download: dict[str, Any]) -> str:
         "cancelled": "cancelled",
     }
     state = words.get(download["state"], plain(download["state"]))
-    return f"trying again soon ({plain(download['error'])})" if _is_retried(download) else state
+    if _is_retried(download):
+        return f"trying again soon ({plain(download['error'])})"
+    return plain(download["status"]) if _waits_for_something(download) else state
+
+
+def _waits_for_something(download: dict[str, Any]) -> bool:
+    return download["state"] == "queued" and bool(download.get("status"))
 
 
 def _is_retried(download: dict[str, Any]) -> bool:

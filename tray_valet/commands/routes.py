@@ -33,8 +33,8 @@ def routes_text(answer: Answer) -> str:
 def _block(route: Answer) -> str:
     paused = plain(route.get("when_paused"))
     if paused == "wait":
-        paused = f"wait up to {duration(float(route.get('wait_seconds') or 0))}"
-    facts = [f"during a pause: {plain(paused)}"]
+        paused = plain(f"wait up to {duration(float(route.get('wait_seconds') or 0))}")
+    facts = [f"during a pause: {paused}"]
     if route.get("num_ctx"):
         facts.append(f"context {route['num_ctx']}")
     if route.get("keep_alive") is not None:

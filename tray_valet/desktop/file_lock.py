@@ -29,7 +29,7 @@ def locked(path: Path, *, timeout_s: float = 5.0) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline_s = time.monotonic() + timeout_s
-        while not _took(handle):
+        while not took(handle):
             if time.monotonic() > deadline_s:
                 raise TimedOut(f"{path.name} is held by another program.", retry_after_s=1.0)
             time.sleep(_PAUSE_S)
@@ -38,7 +38,8 @@ def locked(path: Path, *, timeout_s: float = 5.0) -> Iterator[None]:
         os.close(handle)  # lets go, too
 
 
-def _took(handle: int) -> bool:
+def took(handle: int) -> bool:
+    """Whether the lock on an open file is ours now; False while another program holds it. Raises OSError."""
     try:
         if sys.platform == "win32":
             import msvcrt

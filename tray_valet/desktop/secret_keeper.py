@@ -1,19 +1,21 @@
 """Keeping a key: in the system's keyring, else in a file that only the user can read.
 
-Decides: where a key is put. Must not: log or show one. What is kept here is found by `secrets.py`.
+Decides: where a key is put and looked for. Must not: log or show one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tray_valet.desktop.file_lock import locked
 
+_LOG = logging.getLogger(__name__)
 _SERVICE = "tray-valet"
 _TIMEOUT_S = 10.0
 
@@ -21,17 +23,30 @@ _TIMEOUT_S = 10.0
 class SecretKeeper:
     """Reads and keeps keys by name; `file` is used where there is no keyring. Blocks up to 10 s a call."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, keyring_timeout_s: float = _TIMEOUT_S) -> None:
         self._file = file
+        self._keyring_timeout_s = keyring_timeout_s
 
     def read(self, name: str) -> str | None:
         """The key of that name; None if it is nowhere."""
-        answer = _in_time(lambda: _from_keyring(name))
-        return answer or self._stored().get(name)
+        return self.read_all((name,)).get(name)
+
+    def read_all(self, names: Sequence[str]) -> dict[str, str]:
+        """The keys of those names, without those that are nowhere."""
+        found: dict[str, str] = {}
+
+        def ask() -> None:
+            for name in names:
+                if key := _from_keyring(name):
+                    found[name] = key
+
+        self._in_time(ask)
+        in_file = {name: key for name, key in self._stored().items() if name in names}
+        return {**in_file, **found}
 
     def keep(self, name: str, secret: str) -> None:
         """Put a key under that name, over the one that is there. Raises OSError."""
-        if _in_time(lambda: _into_keyring(name, secret)):
+        if self._in_time(lambda: _into_keyring(name, secret)):
             self._drop(name)  # an older one, from when there was no keyring, is not left readable
             return
         with self._locked():
@@ -40,8 +55,21 @@ class SecretKeeper:
 
     def forget(self, name: str) -> None:
         """Take a key away, wherever it is; one that is nowhere: fine. Raises OSError."""
-        _in_time(lambda: _out_of_keyring(name))
+        self._in_time(lambda: _out_of_keyring(name))
         self._drop(name)
+
+    def _in_time(self, ask: Callable[[], str | None]) -> str | None:
+        """The answer; None where the keyring (which may wait for the user) takes longer.
+
+        In a thread that keeps nobody from ending: an event loop waits at its end for those of its own pool.
+        """
+        answers: list[str | None] = []
+        thread = threading.Thread(target=lambda: answers.append(ask()), name="keyring", daemon=True)
+        thread.start()
+        thread.join(self._keyring_timeout_s)
+        if thread.is_alive():
+            _LOG.warning("The keyring did not answer in %.0f s", self._keyring_timeout_s)
+        return answers[0] if answers else None
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return locked(self._file.with_name(f".{self._file.name}.lock"), timeout_s=_TIMEOUT_S)
@@ -116,21 +144,11 @@ def _into_keyring(name: str, secret: str) -> str | None:
         return None
 
 
-def _out_of_keyring(name: str) -> str | None:
+def _out_of_keyring(name: str) -> None:
     try:
         import keyring
         import keyring.errors
     except ImportError:
-        return None
+        return
     with contextlib.suppress(keyring.errors.KeyringError, RuntimeError, OSError):
         keyring.delete_password(_SERVICE, name)  # it may not be there, or there is no keyring
-    return None
-
-
-def _in_time(ask: Callable[[], str | None]) -> str | None:
-    """The answer, or None where the keyring (which may wait for the user) takes longer than 10 s."""
-    answers: list[str | None] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), name="keyring", daemon=True)
-    thread.start()
-    thread.join(_TIMEOUT_S)
-    return answers[0] if answers else None

@@ -6,11 +6,10 @@ Decides: whether another valet runs on the same directories. Must not: talk to i
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import IO
 
 from tray_valet.core.errors import Refused
+from tray_valet.desktop.file_lock import took
 
 
 class AlreadyRunning(Refused):
@@ -22,34 +21,25 @@ class InstanceLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: IO[str] | None = None
+        self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises AlreadyRunning."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        file = os.fdopen(descriptor, "r+", encoding="ascii")
+        """Take the lock. Raises AlreadyRunning, OSError where the file cannot be made or locked."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(file)
-        except OSError as error:
-            file.close()
+            is_ours = took(handle)
+        except OSError:
+            os.close(handle)
+            raise
+        if not is_ours:
+            os.close(handle)
             raise AlreadyRunning(
                 "Tray Valet is already running.", remedy="`tray-valet status` shows how it is."
-            ) from error
-        self._file = file
+            )
+        self._handle = handle
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _lock(file: IO[str]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None

@@ -4,26 +4,19 @@ Decides: which keys and tensors count as what. Must not: read weights, or trust 
 copied, or no model at all). A vocabulary of 250,000 words is stepped over in about 50 ms: call it in a
 worker thread, once a file.
 
-Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the block sizes of ggml's types from
-gguf-py's `GGML_QUANT_SIZES`; the keys from llama.cpp `llama-arch.cpp` and `llama_model::load_hparams`.
+Sources: the block sizes of ggml's types from gguf-py's `GGML_QUANT_SIZES`; the keys from llama.cpp
+`llama-arch.cpp` and `llama_model::load_hparams`.
 """
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from typing import BinaryIO
 
 from tray_valet.core.memory_forecast import Anatomy
+from tray_valet.providers.gguf_cursor import MALFORMED, Cursor
 from tray_valet.providers.gguf_header import NotGgufError, parts_of
 
-_CHUNK_BYTES = 1 << 20
-_HEADER_MAX_BYTES = 256 << 20  # more is no header
-_COUNT_MAX = 10_000_000
 _LAYERS_MAX = 10_000
-_STRING, _ARRAY = 8, 9
-_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_KEPT_ITEMS = 4_096  # longer arrays are vocabularies: only their length is of interest
 
 # type → (elements in a block, bytes of a block)
 _BLOCKS = {
@@ -44,74 +37,20 @@ def read_anatomy(path: Path) -> Anatomy:
     try:
         for part in parts_of(path):
             with part.open("rb") as file:
-                found = _read_file(_Cursor(file), sizes)
+                found = _read_file(Cursor(file), sizes)
             pairs = pairs or found
         return _anatomy(pairs, sizes)
-    except (struct.error, KeyError, ValueError, TypeError, OverflowError) as error:
+    except MALFORMED as error:
         raise NotGgufError(f"{path} is not a whole GGUF model") from error
 
 
-class _Cursor:
-    """Reads forward through a file in chunks."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._data = b""
-        self._at = 0
-        self._read = 0
-
-    def take(self, count: int) -> bytes:
-        self._need(count)
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def numbers(self, layout: str) -> tuple[int, ...]:
-        return struct.unpack(f"<{layout}", self.take(struct.calcsize(f"<{layout}")))
-
-    def text(self) -> str:
-        (length,) = self.numbers("Q")
-        return self.take(length).decode(errors="replace")
-
-    def skip_texts(self, count: int) -> None:
-        """Step over strings: the quick way through a vocabulary."""
-        length_at = struct.Struct("<Q").unpack_from
-        data, at = self._data, self._at
-        for _ in range(count):
-            if at + 8 > len(data) or at + 8 + length_at(data, at)[0] > len(data):
-                self._at = at
-                self._need(8)
-                data, at = self._data, self._at
-                self._need(8 + length_at(data, at)[0])
-                data, at = self._data, self._at
-            at += 8 + length_at(data, at)[0]
-        self._at = at
-
-    def _need(self, count: int) -> None:
-        missing = self._at + count - len(self._data)
-        if missing <= 0:
-            return
-        self._read += missing
-        if self._read > _HEADER_MAX_BYTES:
-            raise ValueError("the header has no end")
-        more = self._file.read(max(missing, _CHUNK_BYTES))
-        if len(more) < missing:
-            raise ValueError("the file ends in its header")
-        self._data = self._data[self._at :] + more
-        self._at = 0
-
-
-def _read_file(cursor: _Cursor, sizes: dict[str, int]) -> Pairs:
+def _read_file(cursor: Cursor, sizes: dict[str, int]) -> Pairs:
     """Return the metadata of one file and add its tensors to `sizes` (bytes by name)."""
-    magic, version = struct.unpack("<4sI", cursor.take(8))
-    if magic != b"GGUF" or version < 2:
-        raise ValueError("no GGUF file")
-    tensors, count = cursor.numbers("QQ")
-    if max(tensors, count) > _COUNT_MAX:
-        raise ValueError("too many entries")
+    tensors, count = cursor.begin()
     pairs: Pairs = {}
     for _ in range(count):
         key = cursor.text()
-        pairs[key] = _value(cursor, *cursor.numbers("I"))
+        pairs[key] = cursor.value()
     for _ in range(tensors):
         name = cursor.text()
         (dimensions,) = cursor.numbers("I")
@@ -119,25 +58,6 @@ def _read_file(cursor: _Cursor, sizes: dict[str, int]) -> Pairs:
         kind, _offset = cursor.numbers("IQ")
         sizes[name] = _tensor_bytes(shape, kind)
     return pairs
-
-
-def _value(cursor: _Cursor, kind: int) -> object:
-    """A scalar; a short array as a list; of a long one its length."""
-    if kind == _STRING:
-        return cursor.text()
-    if kind != _ARRAY:
-        return cursor.numbers(_FORMATS[kind])[0]
-    item_kind, count = cursor.numbers("IQ")
-    if count > _COUNT_MAX:
-        raise ValueError("too long an array")
-    if item_kind == _STRING:
-        cursor.skip_texts(count)
-        return count
-    layout = f"{count}{_FORMATS[item_kind]}"
-    if count > _KEPT_ITEMS:
-        cursor.take(struct.calcsize(f"<{layout}"))
-        return count
-    return list(cursor.numbers(layout))
 
 
 def _tensor_bytes(shape: tuple[int, ...], kind: int) -> int:

@@ -1,25 +1,22 @@
 """Reads what a GGUF file says of itself, without numpy and without reading its tensors.
 
-Decides: which metadata is of interest. Must not: trust the file (sizes are bounded, it may be half copied).
-Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3; the names of split
-files from llama.cpp `llama_split_path`.
+Decides: which metadata is of interest, and which files are one model. Must not: read on behind that.
+Source: the names of split files from llama.cpp `llama_split_path`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import struct
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-_STRING_MAX_BYTES = 1 << 20
-_PAIRS_MAX = 4_096
-_ARRAY_MAX_ITEMS = 10_000_000
-_STRING, _ARRAY = 8, 9
-_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+from tray_valet.providers.gguf_cursor import MALFORMED, Cursor
+
+_KEYS_MAX = 4_096
+_MAX_BYTES = 64 << 20
+_CHUNK_BYTES = 16 << 10
 _SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 # From llama.h, `llama_ftype`; the usual ones.
@@ -50,7 +47,7 @@ def read_header(path: Path) -> GgufHeader:
     try:
         with path.open("rb") as file:
             return _header(_interesting(file))
-    except (struct.error, KeyError) as error:
+    except MALFORMED as error:
         raise NotGgufError(f"{path} is not a whole GGUF file") from error
 
 
@@ -86,46 +83,13 @@ def _header(found: dict[str, object]) -> GgufHeader:
 
 
 def _interesting(file: BinaryIO) -> dict[str, object]:
-    """All scalar metadata up to the tokenizer's, which writers put after the model's own."""
-    magic, version = struct.unpack("<4sI", file.read(8))
-    if magic != b"GGUF" or version < 2:
-        raise KeyError(magic)
-    _tensors, pairs = _numbers(file, "QQ")
+    """All metadata up to the tokenizer's, which writers put after the model's own."""
+    cursor = Cursor(file, max_bytes=_MAX_BYTES, chunk_bytes=_CHUNK_BYTES)
+    _tensors, keys = cursor.begin()
     found: dict[str, object] = {}
-    for _ in range(min(pairs, _PAIRS_MAX)):
-        key = _string(file)
+    for _ in range(min(keys, _KEYS_MAX)):
+        key = cursor.text()
         if key.startswith("tokenizer.") and "general.architecture" in found:
             break
-        (kind,) = _numbers(file, "I")
-        found[key] = _value(file, kind)
+        found[key] = cursor.value()
     return found
-
-
-def _value(file: BinaryIO, kind: int) -> object:
-    if kind == _STRING:
-        return _string(file)
-    if kind != _ARRAY:
-        return _numbers(file, _FORMATS[kind])[0]
-    item_kind, count = _numbers(file, "IQ")
-    if count > _ARRAY_MAX_ITEMS:
-        raise KeyError(count)
-    if item_kind == _STRING:
-        for _ in range(count):
-            _string(file)
-    else:
-        file.seek(count * struct.calcsize(_FORMATS[item_kind]), os.SEEK_CUR)
-    return None
-
-
-def _string(file: BinaryIO) -> str:
-    (length,) = _numbers(file, "Q")
-    if length > _STRING_MAX_BYTES:
-        raise KeyError(length)
-    data = file.read(length)
-    if len(data) != length:
-        raise KeyError(length)
-    return data.decode(errors="replace")
-
-
-def _numbers(file: BinaryIO, layout: str) -> tuple[int, ...]:
-    return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))

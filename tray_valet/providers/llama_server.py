@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -57,6 +58,11 @@ _CLOSE_GRACE_S = 1.5  # leaves time for the kill
 class LlamaServerProvider:
     """`Provider` over llama.cpp servers that are our own children. Lives on the loop."""
 
+    kind: Final = ProviderKind.LLAMA_SERVER  # whichever engine is behind it
+    can_unload: Final = True
+    can_pull: Final = False
+    paths: Final = LLAMA_SERVER_PATHS
+
     def __init__(
         self,
         name: str,
@@ -81,7 +87,7 @@ class LlamaServerProvider:
         until `ttl_left_s` is 0, where a load does not say. `on_crash` is called on the loop. `priority`
         lowers runners on the CPU during a game, None = they stay as they are.
         """
-        self._name = name
+        self.name: Final = name
         self._settings = settings
         self._files = ModelFiles(base_dir)
         self._memory = ModelMemory(self._files, vram_multiplier, environ)
@@ -115,16 +121,6 @@ class LlamaServerProvider:
     # -- what it is ----------------------------------------------------------------------------------
 
     @property
-    def name(self) -> str:
-        """The name it has in the settings."""
-        return self._name
-
-    @property
-    def kind(self) -> ProviderKind:
-        """llama-server, whichever engine is behind it."""
-        return ProviderKind.LLAMA_SERVER
-
-    @property
     def endpoint(self) -> str:
         """The address of the first port; each model has a port of its own from there on."""
         return f"http://{LOOPBACK}:{self._settings.first_port}"
@@ -133,21 +129,6 @@ class LlamaServerProvider:
     def is_local(self) -> bool:
         """True, unless the settings say that its models do not count as ours."""
         return self._settings.local is not False
-
-    @property
-    def can_unload(self) -> bool:
-        """True: its runners are our children."""
-        return True
-
-    @property
-    def can_pull(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """What of the router's paths it serves."""
-        return LLAMA_SERVER_PATHS
 
     def canonical(self, model: str) -> str:
         """The name as it is: aliases are exact."""
@@ -203,7 +184,7 @@ class LlamaServerProvider:
         self._definition(model)
         slot = self._slots.get(model)
         if slot is None or slot.runner is None or not slot.is_ready:
-            raise UnknownModel(f"{model} is not loaded at {self._name}.", param="model")
+            raise UnknownModel(f"{model} is not loaded at {self.name}.", param="model")
         return Upstream(
             base_url=slot.runner.base_url,
             model=model,
@@ -232,7 +213,7 @@ class LlamaServerProvider:
         attempts = itertools.count()
         while not self._serves(slot, request):
             if self._is_closing:
-                raise LoadFailed(f"{model} is not loaded: {self._name} is closing down.", was_ended=True)
+                raise LoadFailed(f"{model} is not loaded: {self.name} is closing down.", was_ended=True)
             if next(attempts) >= _LOAD_ATTEMPTS:
                 raise LoadFailed(f"{model} ends right after it is loaded.", log_tail=self.log_tail(model))
             if slot.is_loading:
@@ -299,8 +280,8 @@ class LlamaServerProvider:
 
     def _own_files(self, model: str) -> NotSupported:
         return NotSupported(
-            f"{self._name} loads files of your own; it downloads and deletes none.",
-            remedy=f"Put a GGUF file on the disk and name it in the settings: providers.{self._name}.models.",
+            f"{self.name} loads files of your own; it downloads and deletes none.",
+            remedy=f"Put a GGUF file on the disk and name it in the settings: providers.{self.name}.models.",
             param="provider",
         )
 
@@ -314,7 +295,7 @@ class LlamaServerProvider:
         except TimeoutError:
             results = [TimeoutError("a runner did not end in time")]
         for problem in filter(None, results):
-            _LOG.error("%s: %s", self._name, problem)
+            _LOG.error("%s: %s", self.name, problem)
         await self._probe.close()
 
     # -- inside --------------------------------------------------------------------------------------
@@ -327,8 +308,8 @@ class LlamaServerProvider:
             return self._settings.models[model]
         except KeyError:
             raise UnknownModel(
-                f"{self._name} has no model {model}.",
-                remedy=f"Add it under providers.{self._name}.models in the settings.",
+                f"{self.name} has no model {model}.",
+                remedy=f"Add it under providers.{self.name}.models in the settings.",
                 param="model",
             ) from None
 

@@ -27,7 +27,7 @@ class ModelFiles:
     def __init__(self, base_dir: Path) -> None:
         """`base_dir` is what relative paths are relative to where the settings do not say."""
         self._base_dir = base_dir
-        self._headers: dict[tuple[Path, int, int], GgufHeader] = {}
+        self._headers: dict[Path, tuple[tuple[int, int], GgufHeader]] = {}  # with when and how long it was
 
     def path_of(self, settings: LlamaServerSettings, alias: str) -> Path:
         """Return the absolute path that the settings mean; the file may be missing."""
@@ -90,14 +90,17 @@ class ModelFiles:
         )
 
     def _header(self, path: Path, modified_ns: int, size_bytes: int) -> GgufHeader:
-        key = (path, modified_ns, size_bytes)
-        if key not in self._headers:
-            try:
-                self._headers[key] = read_header(path)
-            except NotGgufError as error:
-                _LOG.warning("%s", error)
-                self._headers[key] = GgufHeader()
-        return self._headers[key]
+        state = (modified_ns, size_bytes)
+        known = self._headers.get(path)
+        if known is not None and known[0] == state:
+            return known[1]
+        try:
+            header = read_header(path)
+        except NotGgufError as error:
+            _LOG.warning("%s", error)
+            header = GgufHeader()
+        self._headers[path] = (state, header)
+        return header
 
 
 def missing_problem(missing: Mapping[str, str]) -> dict[ConditionType, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from typing import Final
 
 import httpx
 import msgspec
@@ -42,7 +43,13 @@ from tray_valet.core.models import (
 )
 from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.core.processes import Process, ProcessIdentity
-from tray_valet.providers.ollama_api import OllamaApi, OllamaLimits, deleted_while_loaded, new_client
+from tray_valet.providers.http_client import new_client
+from tray_valet.providers.ollama_api import (
+    OllamaApi,
+    OllamaLimits,
+    deleted_while_loaded,
+    unknown_model,
+)
 from tray_valet.providers.ollama_catalogue import OllamaCatalogue
 from tray_valet.providers.ollama_folder import folder_of_server
 from tray_valet.providers.ollama_loads import SharedLoads
@@ -62,6 +69,11 @@ _UNSPECIFIED_HOSTS = frozenset({"0.0.0.0", "::"})  # what OLLAMA_HOST is often s
 
 class OllamaProvider:
     """`Provider` over one Ollama server's HTTP API. Lives on the loop."""
+
+    kind: Final = ProviderKind.OLLAMA
+    can_unload: Final = True
+    can_pull: Final = True
+    paths: Final = OLLAMA_PATHS
 
     def __init__(
         self,
@@ -85,61 +97,30 @@ class OllamaProvider:
             raise InvalidValue(f"{url!r} is not an http address.", param=f"providers.{name}.url")
         is_here = is_loopback_host(parts.host) or parts.host in _UNSPECIFIED_HOSTS
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._name = name
-        self._endpoint = url.rstrip("/")
-        self._is_local = is_here if is_local is None else is_local
+        self.name: Final = name
+        self.endpoint: Final = url.rstrip("/")
+        self.is_local: Final = is_here if is_local is None else is_local
         self._clock = clock
         self._limits = limits or OllamaLimits()
         self._headers = dict(headers or {})
-        http = client or new_client(self._endpoint, is_loopback=is_here)
+        http = client or new_client(
+            self.endpoint,
+            is_loopback=is_here,
+            max_connections=32,
+            max_idle=4,
+            timeout=httpx.Timeout(self._limits.call_s, connect=self._limits.connect_s),
+        )
         self._own_client = None if client else http
-        self._api = OllamaApi(self._endpoint, http, self._limits, self._headers)
+        self._api = OllamaApi(self.endpoint, http, self._limits, self._headers)
         self._catalogue = OllamaCatalogue(self._api)
-        self._runners = OllamaRunners(processes, port, clock) if processes and is_here else None
-        self._pulls = OllamaPulls(self._endpoint, http, self._limits, self._headers, self._api.version)
         self._place = (processes, port) if processes and is_here else None
+        self._runners = OllamaRunners(*self._place, clock) if self._place else None
+        self._pulls = OllamaPulls(self.endpoint, http, self._limits, self._headers, self._api.version)
         self._loads = SharedLoads(self._load, give_up_s=2.5 * self._limits.give_up_s)
         self._loaded: frozenset[str] = frozenset()  # as last seen
         self._slots: dict[tuple[str, int | None], int | None] = {}  # by name and context
         self._version: str | None = None
         self._version_asked_s = float("-inf")
-
-    # -- what it is -----------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The name it has in the settings."""
-        return self._name
-
-    @property
-    def kind(self) -> ProviderKind:
-        """Ollama."""
-        return ProviderKind.OLLAMA
-
-    @property
-    def endpoint(self) -> str:
-        """The address people know it by."""
-        return self._endpoint
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its models take memory of this machine."""
-        return self._is_local
-
-    @property
-    def can_unload(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def can_pull(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """What of the router's paths it serves."""
-        return OLLAMA_PATHS
 
     def canonical(self, model: str) -> str:
         """Spell a name as Ollama does: tag added, other registries' paths kept, case as it is there."""
@@ -149,8 +130,8 @@ class OllamaProvider:
         """Where requests for a model go. Raises UnknownModel for one that was never seen here."""
         name = self.canonical(model)
         if name not in self._loaded and not self._catalogue.has(name) and not self._catalogue.is_cloud(name):
-            raise UnknownModel(f"Ollama has no model {name}.", remedy=f"Pull it: tray-valet pull {name}.")
-        return Upstream(base_url=self._endpoint, model=name, headers=self._headers, kind=ProviderKind.OLLAMA)
+            raise unknown_model(name)
+        return Upstream(base_url=self.endpoint, model=name, headers=self._headers, kind=ProviderKind.OLLAMA)
 
     def touch(self, model: str, ttl_s: float | None = None) -> None:
         """Nothing to do: Ollama sees every request itself."""
@@ -225,7 +206,7 @@ class OllamaProvider:
         name = self.canonical(model)
         if self._runners is None:
             raise CannotKill(
-                f"The processes of {self._endpoint} cannot be ended from here.",
+                f"The processes of {self.endpoint} cannot be ended from here.",
                 remedy="Restart Ollama where it runs.",
             )
         for identity in await self._processes_of(name):
@@ -234,7 +215,7 @@ class OllamaProvider:
             async with asyncio.timeout(self._limits.give_up_s):
                 await self._api.unload(name)  # else the dead runner's model stays in /api/ps
         except (ValetError, TimeoutError) as error:
-            _log.info("%s: ended the runner of %s; Ollama keeps its entry (%s)", self._name, name, error)
+            _log.info("%s: ended the runner of %s; Ollama keeps its entry (%s)", self.name, name, error)
 
     # -- the disk --------------------------------------------------------------------------------------
 
@@ -248,7 +229,7 @@ class OllamaProvider:
 
     async def delete(self, model: str) -> None:
         """Delete a model from Ollama's disk. Raises UnknownModel, UpstreamFailed, ProviderUnreachable."""
-        await self._pulls.delete(self.canonical(model))
+        await self._api.delete(self.canonical(model))
 
     async def models_folder(self) -> str | None:
         """Where its models lie, for a server on this machine."""
@@ -293,7 +274,7 @@ class OllamaProvider:
         if context_length is not None and model.context_length not in (context_length, None):
             _log.warning(
                 "%s: %s has a context of %s tokens, not the %s asked for",
-                self._name,
+                self.name,
                 name,
                 model.context_length,
                 context_length,
@@ -311,7 +292,7 @@ class OllamaProvider:
                         return
                     await asyncio.sleep(_POLL_S)
         except (ValetError, TimeoutError) as error:
-            _log.debug("%s: giving up the load of %s: %s", self._name, name, error)
+            _log.debug("%s: giving up the load of %s: %s", self.name, name, error)
 
     async def _processes_of(self, name: str) -> tuple[ProcessIdentity, ...]:
         """The processes to end for a model. Raises NotSupported."""
@@ -323,7 +304,7 @@ class OllamaProvider:
             async with asyncio.timeout(self._limits.give_up_s):
                 await self.observe()
         except (ProviderUnreachable, TimeoutError):
-            _log.info("%s does not answer; going by what was loaded when it last did", self._name)
+            _log.info("%s does not answer; going by what was loaded when it last did", self.name)
         if not blobs and self._loaded == {name} and runners:
             return tuple(process.identity for process in runners)  # nothing else is loaded
         raise NotSupported(f"No process can be told to hold {name}.", remedy=KILL_REMEDY)
@@ -355,7 +336,7 @@ class OllamaProvider:
                     self._version = await self._api.version() or None
             except (ProviderUnreachable, TimeoutError) as error:
                 # /api/ps has answered, so it is there; look-alikes may not tell a version.
-                _log.debug("%s: no version: %s", self._name, error)
+                _log.debug("%s: no version: %s", self.name, error)
         return self._version
 
 

@@ -11,7 +11,6 @@ models load.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,17 +25,20 @@ from tray_valet.core.errors import (
     UpstreamFailed,
     ValetError,
 )
+from tray_valet.providers.http_client import NOT_JSON
 from tray_valet.providers.ollama_wire import (
     PsAnswer,
     RunAnswer,
     ShowAnswer,
     TagsAnswer,
     VersionAnswer,
+    reason_of,
 )
 
 T = TypeVar("T")
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024  # the longest list of models that is believed
 _LOG_LINES = 20
+_DELETE_S = 30.0  # many gigabytes take a moment
 
 
 class OllamaLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,17 +49,6 @@ class OllamaLimits(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 5.0  # during a load the server is asked this often whether it lives
     heartbeat_misses: int = 3  # and given up after so many calls in a row without an answer
     give_up_s: float = 1.0  # to leave nothing behind when a load is cancelled
-
-
-def new_client(endpoint: str, *, is_loopback: bool) -> httpx.AsyncClient:
-    """Make the client for one Ollama. Proxies of the environment are not for this machine's own server."""
-    # Loading the list of certificate authorities costs 25 ms and a megabyte, and plain http needs none.
-    no_authorities = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx.AsyncClient(
-        trust_env=not is_loopback,
-        verify=no_authorities if endpoint.startswith("http://") else True,
-        limits=httpx.Limits(max_connections=32, max_keepalive_connections=4, keepalive_expiry=30),
-    )
 
 
 class OllamaApi:
@@ -92,9 +83,9 @@ class OllamaApi:
         """Tell details of a model. Raises UnknownModel, UpstreamFailed, ProviderUnreachable."""
         response = await self._call("POST", "/api/show", {"model": model})
         if response.status_code in (400, 404):
-            raise _unknown(model)
+            raise unknown_model(model)
         if response.status_code != 200:
-            raise UpstreamFailed(f"Ollama could not describe {model}: {_reason(response)}")
+            raise UpstreamFailed(f"Ollama could not describe {model}: {reason_of(response.content)}")
         return self._decoded(response, ShowAnswer)
 
     async def unload(self, model: str) -> None:
@@ -106,9 +97,9 @@ class OllamaApi:
         body = {"model": model, "keep_alive": 0, "stream": False}
         response = await self._call("POST", "/api/generate", body)
         if response.status_code == 404:
-            raise _unknown(model)
+            raise unknown_model(model)
         if response.status_code != 200:
-            raise UpstreamFailed(f"Ollama did not unload {model}: {_reason(response)}")
+            raise UpstreamFailed(f"Ollama did not unload {model}: {reason_of(response.content)}")
 
     async def load(self, model: str, *, context_length: int | None, keep_alive: str | int | None) -> None:
         """Load a model and return when it is ready; no limit while the server lives.
@@ -122,31 +113,41 @@ class OllamaApi:
         if context_length is not None:
             body["options"] = {"num_ctx": context_length}
         response = await self._watched_post("/api/generate", body)
-        if response.status_code == 400 and "does not support generate" in _reason(response):
+        if response.status_code == 400 and "does not support generate" in reason_of(response.content):
             # A model that only embeds; without an input nothing is computed.
             response = await self._watched_post("/api/embed", body)
         if response.status_code == 404:
-            raise _unknown(model)
+            raise unknown_model(model)
         if response.status_code != 200:
-            raise _load_failed(model, _reason(response))
+            raise _load_failed(model, reason_of(response.content))
         if error := self._decoded(response, RunAnswer).error:
             raise _load_failed(model, str(error))
+
+    async def delete(self, model: str) -> None:
+        """Delete a model from the disk. Raises UnknownModel, UpstreamFailed, ProviderUnreachable."""
+        response = await self._call("DELETE", "/api/delete", {"model": model}, within_s=_DELETE_S)
+        if response.status_code == 404:
+            raise UnknownModel(f"Ollama has no model {model}.", param="model")
+        if response.status_code != 200:
+            raise UpstreamFailed(f"Ollama did not delete {model}: {reason_of(response.content)}")
 
     # -- how calls are made ---------------------------------------------------------------------------
 
     async def _get(self, path: str, kind: type[T]) -> T:
         response = await self._call("GET", path, None)
         if response.status_code != 200:
-            raise ProviderUnreachable(
-                f"{self._endpoint} answers {path} with HTTP {response.status_code}: {_reason(response)}"
-            )
+            why = reason_of(response.content)
+            raise ProviderUnreachable(f"{self._endpoint} answers {path} with {response.status_code}: {why}")
         return self._decoded(response, kind)
 
-    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        """Make a call that takes `call_s` at most."""
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, *, within_s: float | None = None
+    ) -> httpx.Response:
+        """Make a call that takes `within_s` at most, None = as long as any."""
+        limit_s = within_s or self._limits.call_s
         try:
-            async with asyncio.timeout(self._limits.call_s):
-                return await self._send(method, path, body, read_s=self._limits.call_s)
+            async with asyncio.timeout(limit_s):
+                return await self._send(method, path, body, read_s=limit_s)
         except TimeoutError as error:
             raise self._no_answer(path) from error
 
@@ -208,25 +209,20 @@ class OllamaApi:
     def _decoded(self, response: httpx.Response, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(response.content, type=kind)
-        except msgspec.MsgspecError as error:
-            raise ProviderUnreachable(
-                f"What answers at {self._endpoint} is not an Ollama ({error}).",
-                remedy="Correct the provider's url or kind.",
-            ) from error
+        except NOT_JSON as error:
+            raise not_an_ollama(self._endpoint, error) from error
 
 
-def _reason(response: httpx.Response) -> str:
-    """The error text of an answer: `{"error": "…"}`, or its first 300 characters."""
-    try:
-        error = msgspec.json.decode(response.content, type=RunAnswer).error
-    except msgspec.MsgspecError:
-        error = None
-    if isinstance(error, dict):
-        error = error.get("message")
-    return str(error) if error else response.text[:300].strip() or "no reason given"
+def not_an_ollama(endpoint: str, error: Exception) -> ProviderUnreachable:
+    """The error for an answer that Ollama would not give."""
+    return ProviderUnreachable(
+        f"What answers at {endpoint} is not an Ollama ({error}).",
+        remedy="Correct the provider's url or kind.",
+    )
 
 
-def _unknown(model: str) -> UnknownModel:
+def unknown_model(model: str) -> UnknownModel:
+    """The error for a model that is not on Ollama's disk."""
     return UnknownModel(f"Ollama has no model {model}.", remedy=f"Pull it: tray-valet pull {model}.")
 
 

@@ -1,9 +1,9 @@
-"""Downloads and deletions at Ollama.
+"""Downloads at Ollama.
 
 Decides: how its stream of lines becomes progress, and which of our errors an error line is.
 Must not: queue or repeat downloads.
 
-Facts: server/images.go (PullModel) and server/routes.go (PullHandler, DeleteHandler) of Ollama. Each layer
+Facts: server/images.go (PullModel) and server/routes.go (PullHandler) of Ollama. Each layer
 tells `digest`, `total` and `completed`; an error comes as a line `{"error": …}` after status 200, or with
 a status of its own before the first line. A caller that hangs up ends the download, and partial files stay:
 the next pull goes on from them. “verifying sha256 digest” is silent for as long as the disk takes.
@@ -26,7 +26,9 @@ from tray_valet.core.errors import (
     UpstreamFailed,
     ValetError,
 )
-from tray_valet.providers.ollama_api import OllamaLimits
+from tray_valet.providers.http_client import NOT_JSON
+from tray_valet.providers.ollama_api import OllamaLimits, not_an_ollama
+from tray_valet.providers.ollama_wire import reason_of
 
 _SILENT_S = 20.0  # then the server is asked whether it lives
 _MOST_SILENT_S = 1800.0  # a large file is checked in less, on any disk
@@ -44,7 +46,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class OllamaPulls:
-    """Pulls and deletes at one Ollama. `is_alive` raises what is the matter where it no longer answers."""
+    """Pulls at one Ollama. `is_alive` raises what is the matter where it no longer answers."""
 
     def __init__(
         self,
@@ -86,24 +88,6 @@ class OllamaPulls:
         if not is_done:
             raise UpstreamFailed(f"Ollama broke off the download of {model}.")
 
-    async def delete(self, model: str) -> None:
-        """Delete a model from its disk. Raises UnknownModel, UpstreamFailed, ProviderUnreachable."""
-        timeout = httpx.Timeout(30.0, connect=self._limits.connect_s)  # many gigabytes take a moment
-        try:
-            response = await self._client.request(
-                "DELETE",
-                f"{self._endpoint}/api/delete",
-                json={"model": model},
-                headers=self._headers,
-                timeout=timeout,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
-        if response.status_code == 404:
-            raise UnknownModel(f"Ollama has no model {model}.", param="model")
-        if response.status_code != 200:
-            raise UpstreamFailed(f"Ollama did not delete {model}: {_text_of(response.content)}")
-
     async def _lines(self, model: str) -> AsyncGenerator[_Line, None]:
         timeout = httpx.Timeout(self._limits.call_s, connect=self._limits.connect_s, read=None)
         body = {"model": model, "stream": True}
@@ -112,7 +96,7 @@ class OllamaPulls:
                 "POST", f"{self._endpoint}/api/pull", json=body, headers=self._headers, timeout=timeout
             ) as response:
                 if response.status_code != 200:
-                    raise error_of(model, _text_of(await response.aread()), response.status_code)
+                    raise error_of(model, reason_of(await response.aread()), response.status_code)
                 parts = response.aiter_bytes()
                 rest = b""
                 while (part := await self._next(parts)) is not None:
@@ -129,7 +113,7 @@ class OllamaPulls:
 
     async def _next(self, parts: AsyncIterator[bytes]) -> bytes | None:
         """The next bytes, or None at the end; a silent server is asked now and then whether it lives."""
-        reading = asyncio.ensure_future(_taken(parts))
+        reading = asyncio.create_task(_taken(parts), name="ollama-pull-read")
         silent_s = 0.0
         try:
             while True:
@@ -148,11 +132,8 @@ class OllamaPulls:
     def _decoded(self, text: bytes) -> _Line:
         try:
             return msgspec.json.decode(text, type=_Line)
-        except msgspec.MsgspecError as error:
-            raise ProviderUnreachable(
-                f"What answers at {self._endpoint} is not an Ollama ({error}).",
-                remedy="Correct the provider's url or kind.",
-            ) from error
+        except NOT_JSON as error:
+            raise not_an_ollama(self._endpoint, error) from error
 
     def _unreachable(self, error: Exception) -> ProviderUnreachable:
         return ProviderUnreachable(
@@ -188,11 +169,3 @@ def error_of(model: str, reason: str, status: int) -> ValetError:
 
 def _first_line(reason: str) -> str:
     return (reason.strip().splitlines() or ["no reason given"])[0][:300]
-
-
-def _text_of(content: bytes) -> str:
-    try:
-        told = msgspec.json.decode(content, type=_Line).error
-    except msgspec.MsgspecError:
-        told = None
-    return told or content[:300].decode(errors="replace").strip() or "no reason given"

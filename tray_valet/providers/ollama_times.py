@@ -24,17 +24,6 @@ _RFC3339 = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?P<fraction>\.\d+)?"
     r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})"
 )
-_GO_DURATION_PART = re.compile(r"(?P<number>\d+\.?\d*|\.\d+)(?P<unit>ns|us|µs|μs|ms|s|m|h)")
-_UNIT_S = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
 
 
 def keep_alive_of(ttl_s: float | None) -> str | int | None:
@@ -82,30 +71,3 @@ def unix_s(rfc3339: str) -> float | None:
     if moment.year <= 1:
         return None
     return seconds + float(match["fraction"] or 0)
-
-
-def go_duration_s(text: str) -> float | None:
-    """Read a Go duration (`1h30m`, `300ms`, `-1s`) as seconds; None if it is none."""
-    body = text.strip()
-    sign = -1.0 if body.startswith("-") else 1.0
-    body = body[1:] if body[:1] in ("-", "+") else body
-    if body == "0":
-        return 0.0
-    seconds, end = 0.0, 0
-    for part in _GO_DURATION_PART.finditer(body):
-        if part.start() != end:
-            return None
-        seconds += float(part["number"]) * _UNIT_S[part["unit"]]
-        end = part.end()
-    return sign * seconds if body and end == len(body) else None
-
-
-def keep_alive_s(keep_alive: float | str) -> float | None:
-    """Read a `keep_alive` as people write it (seconds, `5m`, less than 0 = for ever) as seconds.
-
-    inf = for ever; None if Ollama would not understand it.
-    """
-    seconds = go_duration_s(keep_alive) if isinstance(keep_alive, str) else float(keep_alive)
-    if seconds is None or math.isnan(seconds):
-        return None
-    return math.inf if seconds < 0 else seconds

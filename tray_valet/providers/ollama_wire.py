@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from tray_valet.core.models import InstalledModel, LoadedModel
+from tray_valet.providers.http_client import NOT_JSON
 from tray_valet.providers.ollama_names import canonical_name, is_cloud_name
 from tray_valet.providers.ollama_times import ttl_left_s
 
@@ -113,6 +114,17 @@ class RunAnswer(msgspec.Struct, frozen=True):
 
     error: Any = None
     done_reason: str | None = None
+
+
+def reason_of(content: bytes) -> str:
+    """The error text of an answer's body: `{"error": "…"}`, or its first 300 characters."""
+    try:
+        error = msgspec.json.decode(content, type=RunAnswer).error
+    except NOT_JSON:
+        error = None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return str(error) if error else content[:300].decode(errors="replace").strip() or "no reason given"
 
 
 def loaded_models(answer: PsAnswer, *, now_s: float, cloud: Collection[str]) -> tuple[LoadedModel, ...]:

@@ -8,6 +8,7 @@ most once a minute.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final
 
 from tray_valet.core.addresses import is_loopback_host, split_url
 from tray_valet.core.dialects import OPENAI_PATHS
@@ -36,6 +37,11 @@ _FAILURES_BORNE = 1  # in a row, once it has answered
 class OpenAiProvider:
     """`Provider` over one OpenAI-style server. Lives on the loop."""
 
+    kind: Final = ProviderKind.OPENAI  # whoever is behind it
+    can_unload: Final = False  # the API has no such call
+    can_pull: Final = False
+    paths: Final = OPENAI_PATHS
+
     def __init__(
         self,
         name: str,
@@ -55,11 +61,11 @@ class OpenAiProvider:
         if parts is None:
             raise InvalidValue(f"{url!r} is not an http address.", param=f"providers.{name}.url")
         is_here = is_loopback_host(parts.host)
-        self._name = name
-        self._endpoint = url.rstrip("/")
-        self._base_url = self._endpoint.removesuffix("/v1")
+        self.name: Final = name
+        self.endpoint: Final = url.rstrip("/")
+        self.is_local: Final = is_here if is_local is None else is_local
+        self._base_url = self.endpoint.removesuffix("/v1")
         self._declared = models
-        self._is_local = is_here if is_local is None else is_local
         self._api_key = api_key
         self._key_name = key_name
         self._clock = clock
@@ -72,43 +78,6 @@ class OpenAiProvider:
         self._failures = 0  # in a row
         self._error = ""
 
-    # -- what it is ----------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The name it has in the settings."""
-        return self._name
-
-    @property
-    def kind(self) -> ProviderKind:
-        """openai, whoever is behind it."""
-        return ProviderKind.OPENAI
-
-    @property
-    def endpoint(self) -> str:
-        """The address of the settings."""
-        return self._endpoint
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its models take memory of this machine."""
-        return self._is_local
-
-    @property
-    def can_unload(self) -> bool:
-        """No: the API has no such call."""
-        return False
-
-    @property
-    def can_pull(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """What of the router's paths it serves."""
-        return OPENAI_PATHS
-
     def canonical(self, model: str) -> str:
         """The name as it is: names are exact."""
         return model
@@ -117,7 +86,7 @@ class OpenAiProvider:
 
     async def observe(self) -> Observation:
         """Say whether it answers; what it holds in memory is not told. Raises ProviderUnreachable."""
-        await self._look(_LOOK_HERE_EVERY_S if self._is_local else _LOOK_EVERY_S)
+        await self._look(_LOOK_HERE_EVERY_S if self.is_local else _LOOK_EVERY_S)
         if self._failures > (_FAILURES_BORNE if self._served is not None else 0):
             raise ProviderUnreachable(self._error)
         return Observation(problems=self._problems())
@@ -125,10 +94,10 @@ class OpenAiProvider:
     async def installed(self) -> tuple[InstalledModel, ...]:
         """The declared models, or those that it lists (at most 5 min old). Raises ProviderUnreachable."""
         if not self._declared and self._clock.monotonic_s() - self._listed_s >= _LIST_AGE_S:
-            await self._look(_LOOK_HERE_EVERY_S if self._is_local else _LOOK_EVERY_S)
+            await self._look(_LOOK_HERE_EVERY_S if self.is_local else _LOOK_EVERY_S)
             if self._served is None:
                 raise ProviderUnreachable(self._error)
-        return tuple(InstalledModel(name=name, needs_gpu=self._is_local) for name in self._names())
+        return tuple(InstalledModel(name=name, needs_gpu=self.is_local) for name in self._names())
 
     async def runners(self) -> tuple[ProcessIdentity, ...]:
         """(): whose processes they are is not told."""
@@ -152,7 +121,7 @@ class OpenAiProvider:
         if not self._names() and self._served is None:
             await self.installed()
         self._check(request.model)
-        return LoadedModel(name=request.model, needs_gpu=self._is_local)
+        return LoadedModel(name=request.model, needs_gpu=self.is_local)
 
     async def needs(self, request: LoadRequest) -> MemoryNeed | None:
         """None: it is not ours to judge."""
@@ -221,7 +190,7 @@ class OpenAiProvider:
         names = self._names()
         has_no_list = self._served is not None and self._served.names is None
         if model not in names and not (has_no_list and not names):
-            raise UnknownModel(f"{self._name} has no model {model}.", param="model")
+            raise UnknownModel(f"{self.name} has no model {model}.", param="model")
 
     def _headers(self) -> dict[str, str]:
         key = self._api_key()
@@ -231,30 +200,28 @@ class OpenAiProvider:
         problems = {}
         if self._key_name is not None and not self._api_key():
             problems[ConditionType.KEY_MISSING] = (
-                f"The key {self._key_name} of {self._name} is not in the keyring. Store it there, "
-                f"or correct providers.{self._name}.api_key."
+                f"The key {self._key_name} of {self.name} is not in the keyring. Store it there, "
+                f"or correct providers.{self.name}.api_key."
             )
         elif self._served is not None and self._served.is_key_refused:
             problems[ConditionType.KEY_MISSING] = (
-                f"{self._name} refuses the key. Set a valid one as providers.{self._name}.api_key."
+                f"{self.name} refuses the key. Set a valid one as providers.{self.name}.api_key."
                 if self._api_key()
-                else f"{self._name} asks for a key. Set providers.{self._name}.api_key."
+                else f"{self.name} asks for a key. Set providers.{self.name}.api_key."
             )
-        if self._is_local:
+        if self.is_local:
             problems[ConditionType.CANNOT_UNLOAD] = (
-                f"{self._name} cannot be told to unload. During a pause it gets no requests, "
+                f"{self.name} cannot be told to unload. During a pause it gets no requests, "
                 "but its models stay in memory; stop it yourself if they are in the way."
             )
         return problems
 
     def _no_files(self) -> NotSupported:
         return NotSupported(
-            f"{self._name} cannot be told to download or delete a model: the OpenAI API has no such call.",
+            f"{self.name} cannot be told to download or delete a model: the OpenAI API has no such call.",
             remedy="Do it with the program that serves it.",
             param="provider",
         )
 
     def _cannot(self) -> NotSupported:
-        return NotSupported(
-            f"{self._name} cannot be told to unload a model: the OpenAI API has no such call."
-        )
+        return NotSupported(f"{self.name} cannot be told to unload a model: the OpenAI API has no such call.")

@@ -7,12 +7,12 @@ model. Source: OpenAI's API reference, “List models”.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tray_valet.core.errors import ProviderUnreachable
+from tray_valet.providers.http_client import NOT_JSON, new_client
 
 if TYPE_CHECKING:
     import httpx
@@ -67,7 +67,7 @@ class OpenAiApi:
             return ServedModels()
         try:
             answer = msgspec.json.decode(body, type=_ModelsAnswer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except NOT_JSON:
             return ServedModels()
         return ServedModels(names=tuple(dict.fromkeys(entry.id for entry in answer.data if entry.id)))
 
@@ -91,12 +91,11 @@ class OpenAiApi:
         import httpx
 
         if self._client is None:
-            # Loading the list of certificate authorities costs 25 ms and a megabyte; plain http needs none.
-            bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            self._client = httpx.AsyncClient(
-                trust_env=not self._is_loopback,  # proxies are not for this machine's own servers
-                verify=bare if self._url.startswith("http://") else True,
+            self._client = new_client(
+                self._url,
+                is_loopback=self._is_loopback,
+                max_connections=4,
+                max_idle=1,
                 timeout=httpx.Timeout(_CALL_S, connect=_CONNECT_S),
-                limits=httpx.Limits(max_connections=4, max_keepalive_connections=1, keepalive_expiry=30),
             )
         return self._client

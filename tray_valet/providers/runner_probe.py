@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tray_valet.providers.http_client import NOT_JSON
+
 if TYPE_CHECKING:
     import httpx
 
@@ -79,7 +81,7 @@ class RunnerProbe:
             return None
         try:
             return msgspec.json.decode(known.content, type=RunnerProperties)
-        except msgspec.MsgspecError:
+        except NOT_JSON:
             return None
 
     async def close(self) -> None:

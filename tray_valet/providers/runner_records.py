@@ -55,7 +55,7 @@ class RunnerRecords:
 
         One that cannot be killed, or does not go within `timeout_s`, stays in the list.
         """
-        leftovers = tuple(record for record in self._read() if _is_that_runner(table, record))
+        leftovers = tuple(record for record in self._read() if is_that_runner(table, record))
         self._records = {record.identity: record for record in leftovers}
         for record in leftovers:
             _LOG.warning("ending a leftover runner of %s (PID %d)", record.model, record.identity.pid)
@@ -95,8 +95,9 @@ class RunnerRecords:
             _LOG.warning("the list of runners cannot be written: %s", error)
 
 
-def _is_that_runner(table: ProcessTable, record: RunnerRecord) -> bool:
-    """After a restart of the machine another process may have both numbers, but not the command line."""
+def is_that_runner(table: ProcessTable, record: RunnerRecord) -> bool:
+    """Whether that very runner is there still: after a restart of the machine another process may have both
+    numbers, but not the command line."""
     process = table.describe(record.identity.pid)
     if process is None or process.identity != record.identity:
         return False

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tray_valet.core.addresses import is_loopback_host
 from tray_valet.core.errors import CannotKill
 from tray_valet.core.processes import Process, ProcessIdentity, ProcessUsage
 from tray_valet.sensing.process_images import ImageKey
@@ -166,7 +167,7 @@ class PortableProcesses:
         for pid, row in rows:
             if row.raddr.port != port or not pid or pid == os.getpid() or pid in found:
                 continue
-            if not _is_loopback(row.raddr.ip) and _plain(row.raddr.ip) not in answering:
+            if not is_loopback_host(row.raddr.ip) and _plain(row.raddr.ip) not in answering:
                 continue
             process = self._living(pid)
             start_time = self._start_time(process) if process is not None else None
@@ -313,9 +314,5 @@ def _plain(address: str) -> str:
     return address.removeprefix("::ffff:")
 
 
-def _is_loopback(address: str) -> bool:
-    return _plain(address).startswith("127.") or address == "::1"
-
-
 def _is_reached_by_loopback(address: str) -> bool:
-    return _is_loopback(address) or _plain(address) in ("0.0.0.0", "::", "*", "")
+    return is_loopback_host(address) or _plain(address) in ("0.0.0.0", "::", "*", "")
