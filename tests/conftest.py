@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,18 @@ from tray_valet.core.ports import ProcessTable
 from tray_valet.engine.locate import embedded_engine, is_embedded_installed
 from tray_valet.engine.tiny_model import write_large_model, write_tiny_model
 from tray_valet.services.clock import SystemClock
+
+
+def pytest_configure() -> None:
+    """Children begin with the usual signals, also where this run began with Ctrl-C or a hang-up ignored.
+
+    A shell's background job and `nohup` begin so, and children inherit it. A handler that does nothing
+    ignores the signal here, and is not inherited.
+    """
+    if sys.platform != "win32" and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import quiet_port
 from tray_valet.core.ports import ProcessTable
 from tray_valet.engine.locate import embedded_engine, is_embedded_installed
 from tray_valet.engine.tiny_model import REPLY
@@ -24,12 +25,6 @@ from tray_valet.engine.tiny_model import REPLY
 pytestmark = pytest.mark.skipif(not is_embedded_installed(), reason="xllamacpp is not installed")
 
 Start = Callable[..., subprocess.Popen[str]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -62,7 +57,7 @@ def ask(port: int, path: str, body: object = None, key: str = "") -> tuple[int, 
         headers={"Authorization": f"Bearer {key}"} if key else {},
     )
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=90) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -72,7 +67,7 @@ def ask(port: int, path: str, body: object = None, key: str = "") -> tuple[int, 
 
 def wait_ready(port: int) -> set[int]:
     """Wait for /health 200; return the other codes that came before (0 = nobody there yet)."""
-    deadline_s, before = time.monotonic() + 20, set()
+    deadline_s, before = time.monotonic() + 60, set()
     while (code := ask(port, "/health")[0]) != 200:
         before.add(code)
         assert time.monotonic() < deadline_s
@@ -82,13 +77,13 @@ def wait_ready(port: int) -> set[int]:
 
 def fails_with(process: subprocess.Popen[str]) -> str:
     """Check that it ends with exit code 1; return what it wrote to stderr."""
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     return errors
 
 
 def test_a_chat_is_answered_with_the_models_sentence(start: Start, tiny_model: Path) -> None:
-    port = free_port()
+    port = quiet_port()
     start("-m", str(tiny_model), "--port", str(port), "-c", "2048", "--alias", "tiny")
     wait_ready(port)
     code, answer = ask(port, "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi there?"}]})
@@ -98,7 +93,7 @@ def test_a_chat_is_answered_with_the_models_sentence(start: Start, tiny_model: P
 
 
 def test_streams_may_be_as_long_as_one_likes(start: Start, tiny_model: Path) -> None:
-    port = free_port()
+    port = quiet_port()
     start("-m", str(tiny_model), "--port", str(port), "-c", "4096")
     wait_ready(port)
     body = {"prompt": "Hi", "n_predict": 1_000, "ignore_eos": True}
@@ -108,13 +103,13 @@ def test_streams_may_be_as_long_as_one_likes(start: Start, tiny_model: Path) -> 
 
 
 def test_health_says_503_while_a_large_model_loads(start: Start, large_model: Path) -> None:
-    port = free_port()
+    port = quiet_port()
     start("-m", str(large_model), "--port", str(port), "-c", "512", "--no-mmap")
     assert 503 in wait_ready(port)
 
 
 def test_the_key_of_the_environment_is_asked_for(start: Start, tiny_model: Path) -> None:
-    port = free_port()
+    port = quiet_port()
     start("-m", str(tiny_model), "--port", str(port), "-c", "512", LLAMA_API_KEY="open-sesame")
     wait_ready(port)
     assert ask(port, "/props")[0] == 401
@@ -126,7 +121,7 @@ def test_the_key_of_the_environment_is_asked_for(start: Start, tiny_model: Path)
 def test_without_mmap_the_weights_are_memory_of_the_process(
     flags: tuple[str, ...], start: Start, large_model: Path, process_table: ProcessTable
 ) -> None:
-    port = free_port()
+    port = quiet_port()
     process = start("-m", str(large_model), "--port", str(port), "-c", "512", *flags)
     wait_ready(port)
     described = process_table.describe(process.pid)
@@ -157,13 +152,13 @@ def test_a_bad_command_line_is_told(flags: tuple[str, ...], words: str, start: S
 
 
 def test_a_missing_model_is_told(start: Start) -> None:
-    assert "/no/such.gguf" in fails_with(start("-m", "/no/such.gguf", "--port", str(free_port())))
+    assert "/no/such.gguf" in fails_with(start("-m", "/no/such.gguf", "--port", str(quiet_port())))
 
 
 def test_a_broken_model_is_told(start: Start, tiny_model: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(tiny_model.read_bytes()[:10_000])
-    assert "broken.gguf" in fails_with(start("-m", str(broken), "--port", str(free_port())))
+    assert "broken.gguf" in fails_with(start("-m", str(broken), "--port", str(quiet_port())))
 
 
 def test_a_port_in_use_is_told(start: Start, tiny_model: Path) -> None:
@@ -176,17 +171,17 @@ def test_a_port_in_use_is_told(start: Start, tiny_model: Path) -> None:
 
 def test_the_version_is_told(start: Start) -> None:
     process = start("--version")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert errors.startswith("version: ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_sigterm_ends_it_in_mid_stream(start: Start, tiny_model: Path) -> None:
-    port = free_port()
+    port = quiet_port()
     process = start("-m", str(tiny_model), "--port", str(port), "-c", "4096")
     wait_ready(port)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         body = json.dumps({"prompt": "Hi", "stream": True, "ignore_eos": True}).encode()
         client.sendall(
             b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -195,14 +190,14 @@ def test_sigterm_ends_it_in_mid_stream(start: Start, tiny_model: Path) -> None:
         assert client.recv(200)
         process.send_signal(signal.SIGTERM)
         # Its own exit, or the default action: it serves a moment before it has set its handler.
-        assert process.wait(timeout=10) in (0, -signal.SIGTERM)
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="processes change their parent")
 def test_it_ends_when_its_parent_is_killed(tiny_model: Path, process_table: ProcessTable) -> None:
     """Without any tie of the system: the engine looks for itself."""
     engine = embedded_engine(os.environ)
-    port = free_port()
+    port = quiet_port()
     command = [*engine.argv, "-m", str(tiny_model), "--port", str(port), "-c", "512"]
     parent_script = (
         "import subprocess, sys, time;"
@@ -219,7 +214,7 @@ def test_it_ends_when_its_parent_is_killed(tiny_model: Path, process_table: Proc
         assert described is not None
         wait_ready(port)
         parent.kill()
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 45
     while process_table.is_alive(described.identity):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

@@ -65,6 +65,10 @@ class OllamaStandin:
 
     def start(self) -> None:
         """Start it and return when it listens."""
+        if not self.port:
+            from tests.ports import quiet_port  # The script by itself needs it as little as it has it.
+
+            self.port = quiet_port()  # It keeps it over kills: nobody else may get it meanwhile.
         self._process = subprocess.Popen(
             [
                 sys.executable,

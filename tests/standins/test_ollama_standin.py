@@ -80,7 +80,7 @@ def test_its_lists_are_what_the_client_expects(client: ollama.Client) -> None:
     client.generate("llama3")
     [loaded] = client.ps().models
     assert (loaded.name, loaded.context_length) == ("llama3:latest", 4096)
-    assert 290 < loaded.expires_at.timestamp() - time.time() <= 300
+    assert 200 < loaded.expires_at.timestamp() - time.time() <= 300
 
 
 def test_show_tells_capabilities_and_the_weights_file(client: ollama.Client) -> None:
@@ -248,7 +248,7 @@ def test_a_loading_model_is_not_listed_but_has_a_process(
 ) -> None:
     standin.set(load_s=60.0)
     with pytest.raises(httpx.ReadTimeout):
-        http.post("/api/generate", json={"model": "llama3"}, timeout=0.3)
+        http.post("/api/generate", json={"model": "llama3"}, timeout=1.5)
     assert standin.loaded() == {}
     until(lambda: standin.state()["aborted"] == 1)
 
@@ -383,7 +383,7 @@ def test_it_runs_as_a_program_and_ends_when_it_is_told() -> None:
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().split()[-1])
-        tags = httpx.get(f"http://127.0.0.1:{port}/api/tags", trust_env=False).json()
+        tags = httpx.get(f"http://127.0.0.1:{port}/api/tags", trust_env=False, timeout=60).json()
         assert [model["name"] for model in tags["models"]] == ["m:1"]
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0

@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageChops
 import PIL.ImageGrab
 
-_WAIT_S = 20.0
+_WAIT_S = 45.0
 _TRIES = 5
 SCREEN = (1024, 600)
 _PANEL_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
@@ -190,7 +190,7 @@ def write_panel_settings(home: Path, *, is_dark: bool) -> dict[str, str]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=5)
+        process.wait(timeout=20)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait(timeout=5)
+        process.wait(timeout=20)

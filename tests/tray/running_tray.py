@@ -17,7 +17,7 @@ from tray_valet.tray.bridge import Balloons, CommandSender, PictureSlot
 from tray_valet.tray.no_tray import NoTray
 from tray_valet.tray.run import run_tray
 
-_END_S = 10.0
+_END_S = 40.0
 
 
 class NotingValet:

@@ -17,7 +17,7 @@ WATCHER_PATH = "/StatusNotifierWatcher"
 ITEM = "org.kde.StatusNotifierItem"
 MENU = "com.canonical.dbusmenu"
 PROPERTIES = "org.freedesktop.DBus.Properties"
-_CALL_S = 10.0
+_CALL_S = 40.0
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def session_bus(folder: Path, environment: Mapping[str, str] | None = None) -> I
         yield daemon.stdout.readline().strip()
     finally:
         daemon.terminate()
-        daemon.wait(timeout=10)
+        daemon.wait(timeout=30)
         daemon.stdout.close()
 
 

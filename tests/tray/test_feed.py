@@ -13,7 +13,7 @@ from tray_valet.tray.feed import feed
 
 
 async def taken(slot: PictureSlot) -> str:
-    picture = await asyncio.to_thread(slot.take, 10.0)
+    picture = await asyncio.to_thread(slot.take, 40.0)
     assert picture is not None
     return picture.snapshot.title
 
@@ -26,7 +26,7 @@ async def test_there_is_a_picture_at_once_one_after_a_fact_and_one_after_a_while
     assert await taken(slot) == "Picture 2"
     assert await taken(slot) == "Picture 3"  # nothing has happened since
     slot.close()
-    await asyncio.wait_for(feeding, 10)
+    await asyncio.wait_for(feeding, 30)
 
 
 async def test_a_burst_of_facts_makes_few_pictures() -> None:
@@ -39,5 +39,5 @@ async def test_a_burst_of_facts_makes_few_pictures() -> None:
     assert valet.snapshots_taken <= 2000 // 20
     assert valet.facts.qsize() <= 20
     feeding.cancel()
-    await asyncio.wait((feeding,), timeout=10)
+    await asyncio.wait((feeding,), timeout=30)
     assert not [t for t in asyncio.all_tasks() if t.get_name() == "tray facts"]

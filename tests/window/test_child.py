@@ -21,7 +21,7 @@ def run(stdin: bytes, *, modules: Path | None = None) -> subprocess.CompletedPro
         [sys.executable, "-m", "tray_valet.window"],
         input=stdin,
         capture_output=True,
-        timeout=30,
+        timeout=90,
         check=False,
         env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         cwd="/",
@@ -66,7 +66,7 @@ def test_without_pywebview_it_says_so(tmp_path: Path) -> None:
         child.stdin.write(b'{"url": "http://127.0.0.1:1/ui/"}\n')
         child.stdin.flush()  # and stays open: it ends by itself
         told = json.loads(child.stdout.readline())
-        assert child.wait(20) == NO_WEB_VIEW
+        assert child.wait(60) == NO_WEB_VIEW
     assert told == {"event": "no_web_view", "reason": "ImportError: no pywebview here"}
 
 

@@ -23,7 +23,7 @@ from tray_valet.desktop.window_ways import AppBrowserWay, ways_of_this_system
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs an X server of its own")
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 MODEL_BLUE = (0x1F, 0x66, 0xCC)
 
 
@@ -44,7 +44,7 @@ class Display:
 
     def tool(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["xdotool", *arguments], env=self.environ, capture_output=True, text=True, timeout=20, check=False
+            ["xdotool", *arguments], env=self.environ, capture_output=True, text=True, timeout=45, check=False
         )
         return done.stdout.strip()
 
@@ -77,7 +77,7 @@ def display(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Display]:
     yield display
     for process in (manager, server):
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.fixture
@@ -139,12 +139,13 @@ async def test_a_window_closed_by_the_user_is_seen_and_opens_again(
     opener = opener_on(display, stage, tmp_path)
     try:
         await opener.open()
+        await seen(lambda: len(display.windows()) == 1, "the window is there")
         (window,) = display.windows()
         display.tool("windowactivate", "--sync", window, "key", "alt+F4")
         await seen(lambda: not display.windows(), "the window is closed")
         await seen(lambda: not opener.is_open, "its process has ended")
         assert (await opener.open()).way in (WindowWay.WEB_VIEW, WindowWay.SYSTEM_WEB_VIEW)
-        assert len(display.windows()) == 1
+        await seen(lambda: len(display.windows()) == 1, "there is one window again")
     finally:
         await opener.close()
 
