@@ -44,8 +44,20 @@ def run_services(
         _prepared(config_path, is_root_allowed, is_verbose) as (directories, store),
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(_serve(directories, store, _quit_on_signals))
+        runner.run(_serve_to_the_end(directories, store))
     return 0
+
+
+async def _serve_to_the_end(directories: Directories, store: SettingsStore) -> None:
+    """Serve; then the process ends, and signals that come meanwhile do not end it otherwise."""
+    try:
+        await _serve(directories, store, _quit_on_signals)
+    finally:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)  # else the end of the loop would put the default back
+            signal.signal(number, signal.SIG_IGN)
 
 
 def run_with_tray(
@@ -77,7 +89,7 @@ def run_with_tray(
         services = LoopThread(
             lambda: _serve(directories, store, begin), on_end=front.close, loop_factory=_loop_factory()
         )
-        with signals.caught():
+        with signals.caught(are_last=True):
             services.start()
             try:
                 front.run()

@@ -72,8 +72,11 @@ class EndSignals:
         self._write_end.setblocking(False)
 
     @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Catch the signals while this lasts. Main thread only. Ignored ones (nohup) stay ignored."""
+    def caught(self, *, are_last: bool = False) -> Iterator[None]:
+        """Catch the signals while this lasts. Main thread only. Ignored ones (nohup) stay ignored.
+
+        `are_last`: the process ends after it, and one that comes meanwhile does not end it otherwise.
+        """
         before = {}
         for name in _ENDING:
             number = getattr(signal, name, None)
@@ -86,7 +89,7 @@ class EndSignals:
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if are_last else handler)
             self._read_end.close()
             self._write_end.close()
 

@@ -13,7 +13,7 @@ from tests.services.house import FakeProvider, House
 from tray_valet.core import events as ev
 from tray_valet.core.commands import Wish
 from tray_valet.core.config import EvictionSettings, Settings
-from tray_valet.core.errors import UnknownModel, ValetError
+from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.core.watchdog import State
@@ -221,3 +221,21 @@ async def test_a_model_that_is_unloaded_while_it_is_being_brought_back_stays_out
         assert house.journal.missing == ()
         assert house.seen(ev.RestoreFailed) == []
         assert provider.calls.count(("load", "a")) == 1
+
+
+async def test_a_load_at_a_provider_that_does_not_answer_leaves_the_pause_as_it_is(tmp_path: Path) -> None:
+    provider = FakeProvider()
+    provider.put("b")
+    house = House(tmp_path, provider, EvictionSettings(drain_seconds=0.2))
+    async with house.running():
+        await house.fleet.installed()
+        valet = valet_in(house, tmp_path, drain_seconds=0.2)
+        await valet.pause()
+        provider.is_away = True
+        while not house.fleet.slots["fake"].is_down:
+            await house.fleet.refresh()
+        with pytest.raises(ProviderUnreachable):
+            await valet.load("a")
+        assert [hold.id for hold in house.holds.in_effect] == ["user"]
+        provider.is_away = False  # nobody has looked since
+        assert (await valet.load("a"))[0] == A

@@ -53,6 +53,16 @@ async def test_status_has_the_seeds_fields_and_ours() -> None:
         assert status["router_url"] == "http://127.0.0.1:8766"
 
 
+async def test_a_browser_is_led_from_the_root_to_the_page_and_a_program_is_told_who_answers() -> None:
+    async with control_site() as site:
+        html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        led = await site.call("GET", "/", headers=html)
+        assert (led.status, led.headers["location"]) == (307, "/ui/")
+        for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+            told = await site.call("GET", "/", headers=headers)
+            assert (told.status, told.json["name"]) == (200, "Tray Valet")
+
+
 @pytest.mark.parametrize("path", ["/status", "/metrics"])
 async def test_metrics_have_the_seeds_fields_over_all_gpus(path: str) -> None:
     async with control_site() as site:

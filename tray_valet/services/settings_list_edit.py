@@ -120,7 +120,7 @@ def _tail(lines: list[str], child: yaml.Node) -> str:
         last = end.value[-1]
         end = last[1] if isinstance(last, tuple) else last
     if end.end_mark.line != child.start_mark.line:
-        return "\n"
+        return "\r\n" if lines[child.start_mark.line].endswith("\r\n") else "\n"
     return lines[end.end_mark.line][end.end_mark.column :]
 
 

@@ -23,7 +23,7 @@ from tray_valet.core.commands import (
 )
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import check_api_change
-from tray_valet.core.errors import GameRunning, ValetError
+from tray_valet.core.errors import GameRunning, ProviderUnreachable, ValetError
 from tray_valet.core.history import History
 from tray_valet.core.holds import Hold, HoldKind
 from tray_valet.core.ledger import Ledger
@@ -241,11 +241,19 @@ class ValetService:
                 remedy="End the game, or load with “override” to keep models running during it.",
             )
         if self._holds.in_effect or self._watchdog.state in (State.PAUSING, State.PAUSED):
+            await self._check_answers(slot)
             await self.resume()
         loaded = await self._loader.ensure(
             slot, LoadRequest(model=name, context_length=num_ctx), is_manual=True
         )
         return ModelRef(slot.name, name), loaded
+
+    async def _check_answers(self, slot: Slot) -> None:
+        """Raise ProviderUnreachable for a provider that is still away: nothing is resumed for its sake."""
+        if slot.is_down:
+            await self._fleet.refresh([slot])
+        if slot.is_down:
+            raise ProviderUnreachable(f"{slot.name} does not answer. {slot.error}")
 
     async def _find(self, model: str, provider: str | None) -> tuple[Slot, str]:
         if provider is None:

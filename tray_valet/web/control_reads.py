@@ -16,6 +16,7 @@ from tray_valet.core.commands import Valet
 from tray_valet.web import list_shapes, status_shape
 from tray_valet.web.json_answer import json_answer
 from tray_valet.web.query_fields import whole_number_of
+from tray_valet.web.ui_pages import UI_PATH
 
 _USUAL_ACTIVITY, _MAX_ACTIVITY = 200, 1000  # entries
 
@@ -46,7 +47,9 @@ class ControlReads:
         return [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
 
     async def root(self, request: Request) -> Response:
-        """`GET /`: who answers here."""
+        """`GET /`: who answers here; a browser is led to the page."""
+        if "text/html" in request.headers.get("accept", ""):
+            return Response(status_code=307, headers={"location": UI_PATH})
         version = self._valet.snapshot().version
         return json_answer({"name": "Tray Valet", "version": version, "status": "/status"})
 

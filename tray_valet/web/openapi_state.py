@@ -33,6 +33,7 @@ LOOK: tuple[Op, ...] = (
         "Who answers here.",
         form.Root,
         {"name": "Tray Valet", "version": "1.0.0", "status": "/status"},
+        description="Who asks for text/html is led to the window's page at /ui/ (307).",
     ),
     a_get("/status", "State", "Everything at one moment, from the last sample.", form.Status, None),
     a_get("/watchdog", "State", "The state and its last reason.", form.Watchdog, None),
