@@ -34,7 +34,7 @@ from tray_valet.providers.ollama import OllamaProvider
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the process table of /proc")
 
-SLOW = {"name": "slow:latest", "load_s": 1.2}
+SLOW = {"name": "slow:latest", "load_s": 3.0}
 
 
 class TestContract(ProviderContract, ReachabilityContract):

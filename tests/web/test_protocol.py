@@ -41,7 +41,7 @@ def _guarded(app: Any, **policy: Any) -> Guard:
 async def _connected(server: WebServer) -> AsyncIterator[Streams]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):  # Python's collector may have much to look through
             yield reader, writer
     finally:
         writer.close()

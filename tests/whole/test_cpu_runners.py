@@ -39,8 +39,10 @@ def is_idle_priority(pid: int) -> bool:
 
 def test_they_serve_on_at_idle_priority_and_are_quick_again_after_the_game(valet: ValetProcess) -> None:
     def answers(model: str) -> bool:
-        answer = valet.chat(model)
-        return answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] == REPLY
+        answer = valet.chat(model, max_tokens=4)  # few: at idle priority each may take seconds
+        assert answer.status_code == 200, answer.text
+        content = answer.json()["choices"][0]["message"]["content"]
+        return bool(content) and REPLY.startswith(content)
 
     assert answers("one")
     here_before = pid_of(valet.home, "one")

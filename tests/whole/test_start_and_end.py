@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +117,20 @@ def test_a_signal_ends_everything_in_order(tmp_path: Path, tiny_model: Path, num
         assert "Traceback" not in _said(valet)
 
 
-def test_signals_that_keep_coming_change_nothing(tmp_path: Path) -> None:
-    with _tray(tmp_path / "home") as valet:
-        for _ in range(20):
-            os.kill(valet.pid, signal.SIGTERM)
-        assert valet.end(signal.SIGINT, within_s=END_S) == 0
+@pytest.mark.parametrize("command", [(), ("serve",)], ids=["tray", "serve"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_signals_that_keep_coming_change_nothing(
+    tmp_path: Path, command: tuple[str, ...], number: signal.Signals
+) -> None:
+    """Up to the very end of the process."""
+    with _tray(tmp_path / "home", command=command) as valet:
+        end_s, code = time.monotonic() + END_S, None
+        while code is None:
+            assert time.monotonic() < end_s
+            os.kill(valet.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                code = valet.wait(0.001)
+        assert code == 0
         assert "Traceback" not in _said(valet)
 
 

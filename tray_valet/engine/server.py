@@ -78,8 +78,25 @@ def _load(xllamacpp: Any, params: Any) -> Any | None:
     try:
         return xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as error:
-        _fail(str(error))
+        # llama.cpp says so too, from a thread of its own whose last lines may be lost with the process.
+        taken = f" (couldn't bind port {params.port}: address already in use)" if _is_taken(params) else ""
+        _fail(f"{error}{taken}")
         return None
+
+
+def _is_taken(params: Any) -> bool:
+    """Whether another program listens at the port that was meant for us."""
+    import errno
+    import socket  # a model that loads needs neither
+
+    with socket.socket() as probe:
+        if os.name == "posix":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((params.hostnames[0] if params.hostnames else "127.0.0.1", params.port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _end_with_parent(parent_pid: int) -> None:
