@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -103,6 +102,43 @@ class FakeLease:
         self._on_revoked = call
         if self.revoked_by is not None:
             call(self.revoked_by)
+
+
+class FakeAdmission:
+    """Admits at once, unless there is a hold or `admitting` is to be waited for."""
+
+    def __init__(self, valet: FakeValet, wish: Wish, failed: Mapping[ModelRef, ValetError]) -> None:
+        self._valet = valet
+        self._wish = wish
+        self._failed = failed
+        self._lease: FakeLease | None = None
+
+    def now(self) -> FakeLease | None:
+        valet = self._valet
+        if self._lease is None:
+            if self._failed or valet.admitting is not None or hold_rules.in_effect(valet.holds):
+                return None
+            try:
+                valet.note_admission(self._wish)
+                self._lease = valet.leased(self._wish, self._failed)
+            except ValetError:
+                return None
+        return self._lease
+
+    def end(self) -> None:
+        if self._lease is not None:
+            self._lease = None
+            self._valet.in_flight -= 1
+
+    async def __aenter__(self) -> FakeLease:
+        if self._lease is None:
+            self._valet.note_admission(self._wish)
+            await self._valet.wait_for_turn()
+            self._lease = self._valet.leased(self._wish, self._failed)
+        return self._lease
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
 
 
 class FakeValet:
@@ -389,12 +425,10 @@ class FakeValet:
         self.settings = build_settings(before, change, changed=changed)
         return self.settings
 
-    @asynccontextmanager
-    async def admit(
-        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
-    ) -> AsyncIterator[FakeLease]:
-        self._called("admit", model=wish.model, client=wish.client)
-        name = self._canonical(wish.model)
+    def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> FakeAdmission:
+        return FakeAdmission(self, wish, failed)
+
+    async def wait_for_turn(self) -> None:
         if hold_rules.in_effect(self.holds):
             raise Paused(f"The models are set aside: {self.last_reason}.", retry_after_s=42.0)
         if self.admitting is not None:
@@ -403,14 +437,16 @@ class FakeValet:
             except asyncio.CancelledError:
                 self.is_admission_cancelled = True
                 raise
-        lease = self._lease(name, failed)
+
+    def note_admission(self, wish: Wish) -> None:
+        self._called("admit", model=wish.model, client=wish.client)
+
+    def leased(self, wish: Wish, failed: Mapping[ModelRef, ValetError]) -> FakeLease:
+        lease = self._lease(self._canonical(wish.model), failed)
         self.wishes.append(wish)
         self.leases.append(lease)
         self.in_flight += 1
-        try:
-            yield lease
-        finally:
-            self.in_flight -= 1
+        return lease
 
     def request_quit(self) -> None:
         self._called("request_quit")

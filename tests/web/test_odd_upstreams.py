@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.web.at_once import is_open_already as is_open_already
+from tests.web.at_once import open_to
 from tests.web.fake_valet import FakeValet
 from tests.web.raw_engine import raw_engine
 from tests.web.wire import Site, router_site, serving
+from tray_valet.web.relay import Relay
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "llama3", "messages": []}
@@ -29,7 +32,9 @@ async def routed(*engines: list[list[bytes | None]]) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         urls = [(await stack.enter_async_context(raw_engine(*answers))).url for answers in engines]
         valet.candidates = [(f"engine{n}", url) for n, url in enumerate(urls)]
-        yield await stack.enter_async_context(router_site(valet))
+        relay = Relay(valet)
+        await open_to(relay, *urls)
+        yield await stack.enter_async_context(router_site(valet, relay=relay))
 
 
 def head(status: str, *more: str) -> bytes:

@@ -13,10 +13,11 @@ import pytest
 
 from tests.web.wire import serving
 from tray_valet.core.config import Settings
-from tray_valet.web.answer_cycle import HELD, AnswerCycle
+from tray_valet.web.answer_cycle import AnswerCycle
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import RouterKeys
 from tray_valet.web.policies import router_policy
+from tray_valet.web.requests import ANSWER_KEY
 from tray_valet.web.server import WebServer
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -26,8 +27,9 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
     body = (await receive())["body"]
     headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers, HELD: True})
-    await send({"type": "http.response.body", "body": body})
+    answer = scope[ANSWER_KEY]
+    answer.start(200, headers)
+    answer.writer.write(body, has_more=False)
 
 
 def _guarded(app: Any, **policy: Any) -> Guard:

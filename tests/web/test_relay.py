@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.web.at_once import is_open_already as is_open_already
+from tests.web.at_once import open_to
 from tests.web.fake_valet import FakeValet
 from tests.web.raw_engine import RawEngine, raw_engine
 from tests.web.wire import Reply, Site, router_site
@@ -52,6 +54,7 @@ async def routed(
         valet.candidates = [(f"engine{n}", engine.url) for n, engine in enumerate(engines)]
         relay = Relay(valet, sign_of_life_s=sign_s)
         site = await stack.enter_async_context(router_site(valet, relay=relay))
+        await open_to(relay, *(engine.url for engine in engines))
         yield site, engines
 
 

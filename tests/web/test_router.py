@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.web.at_once import is_open_already as is_open_already
+from tests.web.at_once import open_to
 from tests.web.fake_valet import FakeValet
 from tests.web.upstream import EVENT, Upstream
 from tests.web.wire import Site, router_site, serving
@@ -22,6 +24,7 @@ from tray_valet.core.errors import (
     QueueFull,
     VramExhausted,
 )
+from tray_valet.web.relay import Relay
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "llama3", "messages": [{"role": "user", "content": "Hi"}]}
@@ -31,8 +34,11 @@ ASK = {"model": "llama3", "messages": [{"role": "user", "content": "Hi"}]}
 async def routed(plan: str = "whole", valet: FakeValet | None = None) -> AsyncIterator[tuple[Site, Upstream]]:
     engine = Upstream()
     engine.plan = plan
-    async with serving(engine, name="engine") as server, router_site(valet) as site:
+    valet = valet or FakeValet()
+    relay = Relay(valet)
+    async with serving(engine, name="engine") as server, router_site(valet, relay=relay) as site:
         site.valet.upstream_url = server.url
+        await open_to(relay, server.url)
         yield site, engine
         engine.go_on.set()
 

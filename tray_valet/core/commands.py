@@ -8,7 +8,7 @@ raise; bounded waits that run out return the state as it is.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -168,6 +168,26 @@ class Lease(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """A request's way to its lease, and the lease while it lasts: `async with` waits for it and ends it."""
+
+    def now(self) -> Lease | None:
+        """The lease, if nothing is in its way at this moment; else None, and nothing has happened."""
+        ...
+
+    def end(self) -> None:
+        """The request is over: the lease, if there is one, is given back."""
+        ...
+
+    async def __aenter__(self) -> Lease:
+        """The lease, sooner or later. Raises why there will be none."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Valet(Protocol):
     """The valet as its edges see it."""
 
@@ -281,7 +301,7 @@ class Valet(Protocol):
 
     def admit(
         self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
-    ) -> AbstractAsyncContextManager[Lease]:
+    ) -> Admission:
         """Admit a request: `async with valet.admit(wish) as lease`. Waits for its turn and loads the model
         when it must; a candidate that cannot serve gives way to the next.
 

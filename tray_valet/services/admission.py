@@ -66,19 +66,28 @@ class Admission(AbstractAsyncContextManager[ActiveLease]):
         self._failed = failed
         self._lease: ActiveLease | None = None
 
+    def now(self) -> ActiveLease | None:
+        """The lease, if nothing is in its way; else None, and nothing has happened. `end` gives it back."""
+        if self._lease is None and not self._failed:
+            self._lease = self._dispatcher.admit_now(self._wish)
+        return self._lease
+
+    def end(self) -> None:
+        """The request is over."""
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            self._dispatcher.finish(lease)
+
     async def __aenter__(self) -> ActiveLease:
-        lease = None if self._failed else self._dispatcher.admit_now(self._wish)
+        lease = self.now()
         if lease is None:
-            lease = await self._dispatcher.admit_later(self._wish, self._failed)
-        self._lease = lease
+            lease = self._lease = await self._dispatcher.admit_later(self._wish, self._failed)
         return lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lease is not None:
-            lease, self._lease = self._lease, None
-            self._dispatcher.finish(lease)
+        self.end()
 
 
 class Late(Exception):  # it is no failure of the candidate

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -45,6 +44,7 @@ from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import title_of_pause
 from tray_valet.services.activity import Activity
+from tray_valet.services.admission import Admission
 from tray_valet.services.catalog import Catalog
 from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.ejector import Ejector
@@ -53,7 +53,6 @@ from tray_valet.services.game_watch import GameWatch
 from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
-from tray_valet.services.leases import ActiveLease
 from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
@@ -292,9 +291,7 @@ class ValetService:
     async def restart_service(self, provider: str | None = None) -> ServiceBegun:
         return await self._desk.begin(ServiceAction.RESTART, provider)
 
-    def admit(
-        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
-    ) -> AbstractAsyncContextManager[ActiveLease]:
+    def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> Admission:
         return self._dispatcher.admit(wish, failed)
 
     # -- settings and the end ------------------------------------------------------------------------

@@ -11,11 +11,10 @@ from email.utils import formatdate
 
 from starlette.types import Message, Receive, Send
 
-from tray_valet.web.answer_cycle import HELD, LINES
-from tray_valet.web.bodies import discard_rest
+from tray_valet.web.bodies import Body, discard_rest
 from tray_valet.web.errors import Answer
 from tray_valet.web.policies import GuardPolicy
-from tray_valet.web.requests import Origin, RequestHead
+from tray_valet.web.requests import AnswerWriter, Cycle, Origin, RequestHead
 
 _Headers = list[tuple[bytes, bytes]]
 _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
@@ -70,10 +69,25 @@ class UsualHeaders:
 class Answering:
     """Sends answers with the headers that all of them carry."""
 
-    __slots__ = ("_head", "_is_page", "_is_started", "_origin", "_send", "_usual", "has_body_left")
+    __slots__ = (
+        "_cycle",
+        "_head",
+        "_is_page",
+        "_is_started",
+        "_origin",
+        "_send",
+        "_usual",
+        "body",
+        "has_body_left",
+    )
 
-    def __init__(self, send: Send, head: RequestHead, policy: GuardPolicy, usual: UsualHeaders) -> None:
+    def __init__(
+        self, send: Send, cycle: Cycle | None, head: RequestHead, policy: GuardPolicy, usual: UsualHeaders
+    ) -> None:
+        """`cycle`: our own server's quicker way than `send`, which `start` needs."""
         self._send = send
+        self._cycle = cycle
+        self.body: Body = b""
         self._head = head
         self._usual = usual
         self._is_page = head.path in policy.page_paths or head.path.startswith("/ui/")
@@ -89,8 +103,22 @@ class Answering:
         """ASGI `send`, adding our headers to the start of the answer."""
         if not self._is_started and message["type"] == "http.response.start":
             self._is_started = True
-            self._complete(message)
+            message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
+
+    @property
+    def writer(self) -> AnswerWriter:
+        """Takes the body of the answer, after its start; only under our own server."""
+        assert self._cycle is not None
+        return self._cycle
+
+    def start(self, status: int, headers: _Headers) -> None:
+        """The head, with our headers; it goes out with the first part of the body. See `DirectAnswer`."""
+        if self._is_usual(headers):
+            self.writer.start(status, headers, self._usual.lines(is_page=self._is_page))
+        else:
+            self.writer.start(status, self._complete(headers))
+        self._is_started = True
 
     async def refuse(self, answer: Answer, receive: Receive) -> None:
         """Answer with an error. After the start of another answer the server ends the connection."""
@@ -123,15 +151,14 @@ class Answering:
         await self.send({"type": "http.response.start", "status": 204, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _complete(self, message: Message) -> None:
-        headers: _Headers = list(message.get("headers", ()))
-        if self._origin is not None or not _MAY_DIFFER.isdisjoint(dict(headers)):
-            headers = completed(headers, self._usual.date(), is_page=self._is_page, origin=self._origin)
-        elif HELD in message and self._head.method != "HEAD":
-            message[LINES] = self._usual.lines(is_page=self._is_page)
-        else:
-            headers += self._usual.headers(is_page=self._is_page)
-        message["headers"] = headers
+    def _is_usual(self, headers: _Headers) -> bool:
+        """Whether an answer with these headers gets the same ones of ours as nearly all do."""
+        return self._origin is None and _MAY_DIFFER.isdisjoint(dict(headers))
+
+    def _complete(self, headers: _Headers) -> _Headers:
+        if self._is_usual(headers):
+            return headers + self._usual.headers(is_page=self._is_page)
+        return completed(headers, self._usual.date(), is_page=self._is_page, origin=self._origin)
 
 
 def completed(headers: _Headers, date: bytes, *, is_page: bool, origin: str | None) -> _Headers:

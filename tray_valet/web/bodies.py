@@ -10,8 +10,9 @@ import asyncio
 from starlette.types import Message, Receive
 
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError
-from tray_valet.web.requests import BodyHolder, RequestHead
+from tray_valet.web.requests import Cycle, RequestHead
 
+Body = bytes | memoryview
 _LINGER_S = 2.0
 _LINGER_BYTES = 64 * 2**20
 
@@ -49,17 +50,18 @@ async def read_body(
     max_bytes: int,
     timeout_s: float,
     keep: bool = True,
-    holder: BodyHolder | None = None,
-) -> bytes:
+    cycle: Cycle | None = None,
+    size_bytes: int | None = None,
+) -> Body:
     """Read the body whole, counting as it comes in. `keep` False: count it only, and return b"".
 
-    `holder` is our server's quick way to a body that is kept.
+    `cycle` is our server's quick way to a body that is kept; `size_bytes` its declared length.
     Raises 413 over `max_bytes`, 408 after `timeout_s` seconds, ClientGoneError.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            if keep and holder is not None:
-                return await holder.gather(max_bytes)
+            if keep and cycle is not None:
+                return await cycle.gather(max_bytes, size_bytes)
             return await _received(receive, max_bytes, keep=keep)
     except TimeoutError:
         raise HttpError(
@@ -104,7 +106,7 @@ async def discard_rest(receive: Receive) -> None:
         return
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: Body, receive: Receive) -> Receive:
     """A `receive` that gives the whole body first, and then what the connection says."""
     is_given = False
 

@@ -5,10 +5,9 @@ Decides: which outcome its end is. Must not: serve it (`relay.py` does).
 
 from __future__ import annotations
 
-import asyncio
 import time
 
-from starlette.types import Scope, Send
+from starlette.types import Scope
 
 from tray_valet.core.commands import Lease
 from tray_valet.core.dialects import OPERATIONS
@@ -19,7 +18,7 @@ from tray_valet.web.delivery import Delivery
 from tray_valet.web.ends import Ends
 from tray_valet.web.errors import HttpError
 from tray_valet.web.request_body import Asked
-from tray_valet.web.requests import CLIENT_KEY
+from tray_valet.web.requests import CLIENT_KEY, DirectAnswer
 from tray_valet.web.token_tail import TokenTail
 
 
@@ -38,21 +37,19 @@ class Call:
         "ends",
         "error_code",
         "lease",
-        "loop",
         "operation",
         "outcome",
         "tail",
+        "when_gone",
     )
 
-    def __init__(self, scope: Scope, send: Send, loop: asyncio.AbstractEventLoop, *, at: float) -> None:
-        """To be made in the task that serves it; `at` is Unix seconds."""
-        task: asyncio.Task[None] | None = asyncio.current_task(loop)
-        assert task is not None
+    def __init__(self, scope: Scope, answer: DirectAnswer, *, at: float) -> None:
+        """`at` is Unix seconds."""
         self.operation = OPERATIONS[scope["path"]]
-        self.loop = loop
-        self.ends = Ends(task)
-        self.delivery = Delivery(send, self.operation, loop)
+        self.ends = Ends()
+        self.delivery = Delivery(answer, self.operation)
         self.tail = TokenTail()
+        self.when_gone = answer.writer.when_gone
         self.asked: Asked | None = None
         self.client: str = scope.get(CLIENT_KEY, "")
         self.lease: Lease | None = None

@@ -7,11 +7,18 @@ Looks like `upstream_client.LocalClient`; the environment's proxies are used, as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from tray_valet.core.errors import ProviderUnreachable, UpstreamFailed
-from tray_valet.web.upstream_client import CONNECT_TIMEOUT_S, Headers, UpstreamRequest, UpstreamResponse
+from tray_valet.web.upstream_client import (
+    CONNECT_TIMEOUT_S,
+    Headers,
+    OnData,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from tray_valet.web.upstream_connection import Connection
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +33,18 @@ class CloudClient:
         self._client: httpx.AsyncClient | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
-    async def open(self, request: UpstreamRequest) -> UpstreamResponse:
+    def send(
+        self,
+        request: UpstreamRequest,
+        on_data: OnData | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        """None: its connections are its library's."""
+        return
+
+    async def open(
+        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+    ) -> UpstreamResponse:
         """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed."""
         import httpx
 
@@ -87,6 +105,14 @@ class CloudResponse:
         self._who = who
         self._chunks: AsyncIterator[bytes] = response.aiter_raw()
         self._is_ended = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_ended
+
+    @property
+    def has_unread(self) -> bool:
+        return False
 
     @property
     def is_ended(self) -> bool:

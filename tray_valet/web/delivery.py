@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from starlette.types import Send
-
 from tray_valet.core.dialects import Dialect, Framing, Operation
-from tray_valet.web.answer_cycle import HELD
 from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.dialect_errors import Failure, answer_at, stream_error
+from tray_valet.web.requests import DirectAnswer
 from tray_valet.web.whole_events import WholeEvents, WholeLines
 
 Headers = list[tuple[bytes, bytes]]
@@ -31,12 +29,11 @@ class Delivery:
     """The answer to one request, as far as it has gone out."""
 
     __slots__ = (
-        "_comment",
+        "_answer",
+        "_client",
         "_has_written",
-        "_loop",
         "_operation",
-        "_send",
-        "_timer",
+        "_signs",
         "_whole",
         "answer_bytes",
         "began_s",
@@ -44,13 +41,12 @@ class Delivery:
         "status",
     )
 
-    def __init__(self, send: Send, operation: Operation, loop: asyncio.AbstractEventLoop) -> None:
-        self._send = send
-        self._loop = loop
+    def __init__(self, answer: DirectAnswer, operation: Operation) -> None:
+        self._answer = answer
+        self._client = answer.writer
         self._operation = operation
         self._whole: WholeEvents | WholeLines | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._comment: asyncio.Task[None] | None = None
+        self._signs: SignsOfLife | None = None
         self._has_written = False
         self.status = 0  # what the client was told; 0 = nothing yet
         self.has_answer = False  # something of an engine's answer has gone out
@@ -67,111 +63,143 @@ class Delivery:
         """Whether it goes out piece by piece, in frames that an error can be put into."""
         return self._whole is not None
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client is there and takes what is written: else `drain` first."""
+        return self._client.is_writable
+
+    async def drain(self) -> None:
+        """Wait until the client takes more, or is gone."""
+        await self._client.drain()
+
     # -- signs of life ---------------------------------------------------------------------------------
 
-    def promise(self, every_s: float) -> None:
-        """Send a comment every `every_s` seconds until the answer begins; for event streams only."""
-        self._timer = self._loop.call_later(every_s, self._give_sign, every_s)
+    def promise(self, signs: SignsOfLife) -> None:
+        """Send a comment now and then until the answer begins; for event streams only."""
+        self._signs = signs
+        signs.add(self)
 
     def abandon(self) -> None:
         """Send no more comments, whatever comes."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._comment is not None and not self._comment.done():
-            self._comment.cancel()
+        if self._signs is not None:
+            self._signs.discard(self)
+            self._signs = None
 
-    def _give_sign(self, every_s: float) -> None:
-        if self._comment is None or self._comment.done():
-            self._comment = asyncio.create_task(self._say_waiting(), name="router: sign of life")
-        self._timer = self._loop.call_later(every_s, self._give_sign, every_s)
-
-    async def _say_waiting(self) -> None:
+    def give_sign(self) -> None:
+        """Tell the client that it is not forgotten."""
+        if not self._client.is_writable:
+            return  # who does not read what has come waits for no sign
         if not self.is_started:
-            self.status = 200
-            self._whole = WholeEvents()
-            head = {"type": "http.response.start", "status": 200, "headers": list(_EARLY_HEAD)}
-            await self._send(head)
-        await self._send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+            self._start(200, list(_EARLY_HEAD), Framing.EVENTS)
+        self._client.write(_COMMENT, has_more=True)
 
-    async def _stop_signs(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._comment is not None:
-            await asyncio.wait({self._comment})  # half a head must not be followed by another
-            self._comment = None
+    # -- the answer: each of these is sent at once; look first whether the client `is_writable` ---------
 
-    # -- the answer ------------------------------------------------------------------------------------
+    def begin(self, status: int, headers: Headers, framing: Framing | None) -> None:
+        """The head of an engine's answer; passed over where a sign of life has sent one.
 
-    async def begin(self, status: int, headers: Headers, framing: Framing | None) -> None:
-        """The head of an engine's answer; passed over where a sign of life has sent one."""
-        if self._timer is not None or self._comment is not None:
-            await self._stop_signs()
+        `write` or `finish` follows at once.
+        """
+        if self._signs is not None:
+            self.abandon()
         self.has_answer = True
         self.began_s = time.monotonic()
-        if self.status:
-            return
-        self.status = status
-        if framing is not None:
-            self._whole = WholeEvents() if framing is Framing.EVENTS else WholeLines()
-        # `write` or `finish` follows at once.
-        await self._send({"type": "http.response.start", "status": status, "headers": headers, HELD: True})
+        if not self.status:
+            self._start(status, headers, framing)
 
-    async def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes) -> None:
         """The next bytes; a stream goes out in whole frames only."""
         if self._whole is not None:
             piece = self._whole.pass_on(piece)
         if piece or not self._has_written:
             self._has_written = True  # an empty piece too: the head waits for the first
             self.answer_bytes += len(piece)
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._client.write(piece, has_more=True)
 
-    async def finish(self, piece: bytes = b"") -> None:
+    def finish(self, piece: bytes = b"") -> None:
         """The last bytes, and the end."""
         if self._whole is not None:
             piece = self._whole.pass_on(piece) + self._whole.finish()
         self.answer_bytes += len(piece)
-        await self._send({"type": "http.response.body", "body": piece, "more_body": False})
+        self._client.write(piece, has_more=False)
 
     async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer that nobody streams. Where a head has gone out already: its error event."""
-        await self._stop_signs()
+        self.abandon()
         if self.is_started:
             await self._last_word(_framed(self._operation.dialect, body))
             return
-        self.status = status
         self.answer_bytes += len(body)
-        whole = [*headers, (b"content-length", str(len(body)).encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": whole})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self._start(status, [*headers, (b"content-length", str(len(body)).encode())], None)
+        self._client.write(body, has_more=False)
 
     async def fail(self, error: Failure) -> None:
         """Tell the client of a failure, in the way that is still open.
 
         Raises ClientGoneError where none is: half a body can only be cut.
         """
-        if not self.is_started and self._comment is None:
-            self.abandon()
-            answer = answer_at(self._operation.path, error)
-            headers = [(b"content-type", b"application/json"), *answer.headers]
-            await self.send_whole(answer.status, headers, answer.body)
+        self.abandon()
+        if self.is_started:
+            await self._last_word(stream_error(self._operation.dialect, error))
             return
-        await self._stop_signs()
-        if self._whole is None:
-            raise ClientGoneError
-        await self._last_word(stream_error(self._operation.dialect, error))
+        answer = answer_at(self._operation.path, error)
+        headers = [(b"content-type", b"application/json"), *answer.headers]
+        await self.send_whole(answer.status, headers, answer.body)
 
     async def _last_word(self, event: bytes) -> None:
         """An event of our own, and the end; a client that does not read is not waited for."""
         if self._whole is None:
             raise ClientGoneError
-        try:
-            async with asyncio.timeout(_LAST_WORD_S):
-                body = self._whole.cut() + event
-                await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        except TimeoutError:
-            raise ClientGoneError from None
+        if not self._client.is_writable:
+            try:
+                async with asyncio.timeout(_LAST_WORD_S):
+                    await self._client.drain()
+            except TimeoutError:
+                raise ClientGoneError from None
+        self._client.write(self._whole.cut() + event, has_more=False)
+
+    def _start(self, status: int, headers: Headers, framing: Framing | None) -> None:
+        self.status = status
+        if framing is not None:
+            self._whole = WholeEvents() if framing is Framing.EVENTS else WholeLines()
+        self._answer.start(status, headers)
+
+
+class SignsOfLife:
+    """Gives every client that waits for a stream a sign now and then; one timer looks at all of them."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._due_s: dict[Delivery, float] = {}  # loop time
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, delivery: Delivery) -> None:
+        """Give it signs, the first after `every_s` seconds."""
+        loop = asyncio.get_running_loop()
+        self._due_s[delivery] = loop.time() + self._every_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._every_s, self._look, loop)
+
+    def discard(self, delivery: Delivery) -> None:
+        """Give it none any more."""
+        self._due_s.pop(delivery, None)
+
+    def close(self) -> None:
+        """Give none to anybody."""
+        self._due_s.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = loop.time()
+        for delivery, due_s in tuple(self._due_s.items()):
+            if due_s <= now_s:
+                self._due_s[delivery] = now_s + self._every_s
+                delivery.give_sign()
+        self._timer = None
+        if self._due_s:
+            self._timer = loop.call_at(min(self._due_s.values()), self._look, loop)
 
 
 def _framed(dialect: Dialect, body: bytes) -> bytes:

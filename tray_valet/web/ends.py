@@ -1,13 +1,15 @@
 """How others end a request that is being worked on: its client left, a game started, the engine is silent.
 
-Decides: nothing; it carries the reason into the task that works. Must not: be used by another task than the
-one it was made for. No task watches for these: each is a callback that cancels what the request waits for,
-whatever that is, and the reason is picked up where the cancellation arrives (as `asyncio.timeout` does it).
+Decides: nothing; it carries the reason to whoever works on the request. No task watches for these: each is a
+callback that cancels what the request's task waits for, whatever that is, and the reason is picked up where
+the cancellation arrives (as `asyncio.timeout` does it). Must not: end a request that nobody works on yet; it
+finds the reason when somebody does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tray_valet.core.errors import TimedOut
 
@@ -15,14 +17,23 @@ from tray_valet.core.errors import TimedOut
 class Ends:
     """The ends of one request. The first reason counts, except that a final one comes before all others."""
 
-    __slots__ = ("_final", "_is_open", "_task", "_why")
+    __slots__ = ("_final", "_is_cancelled", "_is_open", "_on_end", "_task", "_why")
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        """`task` works on the request."""
-        self._task = task
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._on_end: Callable[[], None] | None = None
         self._why: Exception | None = None
         self._final: Exception | None = None
         self._is_open = True
+        self._is_cancelled = False  # the task, for the sake of a reason that was not picked up yet
+
+    def attach(self, task: asyncio.Task[None] | None) -> None:
+        """`task` works on the request from here on, and is cancelled when it is to end."""
+        self._task, self._on_end = task, None
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """No task works on the request: have `call` called once when it is to end."""
+        self._on_end = call
 
     @property
     def final(self) -> Exception | None:
@@ -33,7 +44,7 @@ class Ends:
         """End what is being tried now. Call it from a callback of the loop, not from the task itself."""
         if self._is_open and self._why is None and self._final is None:
             self._why = why
-            self._task.cancel()
+            self._stir()
 
     def end_all(self, why: Exception) -> None:
         """End the request as a whole."""
@@ -41,18 +52,31 @@ class Ends:
             return
         self._final = why
         if self._why is None:
-            self._task.cancel()
+            self._stir()
 
     def reason(self) -> Exception | None:
-        """The reason of a cancellation that has arrived; None where it is not one of ours: pass it on."""
+        """Why the request, or what was tried, is to end; None: it is not. Of a cancellation that has arrived:
+        None where it is not one of ours, and is to be passed on."""
         why, self._why = self._final or self._why, None
-        if why is None or self._task.uncancel() > 0:
-            return None
+        if why is not None and self._is_cancelled:
+            self._is_cancelled = False
+            assert self._task is not None
+            if self._task.uncancel() > 0:
+                return None
         return why
 
     def close(self) -> None:
         """Nothing is to be ended any more."""
         self._is_open = False
+        self._on_end = None
+
+    def _stir(self) -> None:
+        if self._task is not None:
+            self._is_cancelled = True
+            self._task.cancel()
+        elif self._on_end is not None:
+            call, self._on_end = self._on_end, None
+            call()
 
 
 class Silence:
@@ -87,8 +111,9 @@ class SilenceWatch:
         self._watched: set[Silence] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: object) -> Silence:
+    def watch(self, ends: Ends, limit_s: float, what: object) -> Silence:
         """Begin to watch; `what` (whose text names it) may be silent for `limit_s` seconds."""
+        loop = asyncio.get_running_loop()
         silence = Silence(ends, loop, limit_s, what)
         self._watched.add(silence)
         if self._timer is None:

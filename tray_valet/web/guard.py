@@ -9,18 +9,19 @@ Must not: know what the requests mean, or trust anything the caller says about i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tray_valet.core.errors import ValetError
 from tray_valet.web.answering import Answering, UsualHeaders
-from tray_valet.web.bodies import ClientGoneError, declared_length, read_body, replay, too_large
+from tray_valet.web.bodies import Body, ClientGoneError, declared_length, read_body, replay, too_large
 from tray_valet.web.checks import WRITES, check_host, check_json, check_origin
 from tray_valet.web.errors import Answer, EdgeCode, ErrorType, HttpError, answer_for, unexpected
 from tray_valet.web.keys import Keys
 from tray_valet.web.policies import GuardPolicy
-from tray_valet.web.requests import BODY_KEY, CLIENT_KEY, BodyHolder, RequestHead
+from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY, CYCLE_KEY, Cycle, RequestHead
 
 _log = logging.getLogger(__name__)
 
@@ -45,16 +46,94 @@ class Guard:
         self._shape_unexpected = shape_unexpected
         self._in_flight = 0
         self._usual = UsualHeaders()
+        # The app's way to serve a request without a task, if it has one: (scope, work_on, on_over) -> begun.
+        self._begin: Callable[..., bool] | None = getattr(app, "serve_now", None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no lifespan, no WebSockets
         head = RequestHead(scope)
         policy = self._policy()
-        answering = Answering(send, head, policy, self._usual)
+        cycle: Cycle | None = scope.pop(CYCLE_KEY, None)
+        answering = Answering(send, cycle, head, policy, self._usual)
         self._in_flight += 1
+        await self._guarded(
+            scope, receive, head, answering, self._handle(scope, receive, cycle, head, policy, answering)
+        )
+
+    def serve_now(self, scope: Scope) -> bool:
+        """Serve a request without a task, if its body is whole, it passes every check and nothing is in its
+        way; say whether that has begun. Else nothing has happened, and `__call__` is due."""
+        cycle: Cycle | None = scope.get(CYCLE_KEY)
+        if self._begin is None or cycle is None:
+            return False
+        body = cycle.whole_body()
+        if body is None:
+            return False
+        head = RequestHead(scope)
+        policy = self._policy()
+        answering = Answering(cycle.send, cycle, head, policy, self._usual)
+        answering.body = body
+        answering.has_body_left = False
         try:
-            await self._handle(scope, receive, head, policy, answering)
+            self._check_whole(scope, head, policy, body)
+        except HttpError:
+            return False  # it is refused where it can be told
+        scope[ANSWER_KEY] = answering
+        self._in_flight += 1
+        work_on = partial(self._work_on, scope, cycle, head, answering)
+        try:
+            has_begun = self._begin(scope, work_on, partial(self._over, scope))
+        except Exception:  # noqa: BLE001  # a callback's guard: a task tries again, and answers if it fails too
+            _log.exception("A request could not be served at once: %s", head.path[:200])
+            has_begun = False
+        if has_begun:
+            del scope[CYCLE_KEY]
+            cycle.forget_body()
+            return True
+        self._over(scope)
+        return False
+
+    def _check_whole(self, scope: Scope, head: RequestHead, policy: GuardPolicy, body: bytes) -> None:
+        """The checks of a request that is whole; raises what `_handle` raises, or for what is its alone."""
+        check_host(head, policy)
+        if check_origin(head, policy) is not None or self._in_flight >= policy.max_in_flight:
+            raise _overloaded()
+        if len(body) > policy.max_body_bytes:
+            raise too_large(policy.max_body_bytes)
+        scope[CLIENT_KEY] = self._keys.admit(head)
+        if body:
+            check_json(head, policy)
+
+    def _work_on(
+        self,
+        scope: Scope,
+        cycle: Cycle,
+        head: RequestHead,
+        answering: Answering,
+        work: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Have a task go on with a request that was begun without one."""
+
+        async def go_on(_scope: Scope, receive: Receive, _send: Send) -> None:
+            await self._guarded(scope, receive, head, answering, work())
+
+        cycle.hand_over(go_on)
+
+    def _over(self, scope: Scope) -> None:
+        self._in_flight -= 1
+        scope.pop(ANSWER_KEY, None)  # it refers to the scope
+
+    async def _guarded(
+        self,
+        scope: Scope,
+        receive: Receive,
+        head: RequestHead,
+        answering: Answering,
+        work: Awaitable[None],
+    ) -> None:
+        try:
+            await work
         except ClientGoneError:
             return
         except (HttpError, ValetError) as error:
@@ -63,10 +142,16 @@ class Guard:
             _log.exception("A request failed unexpectedly: %s %s", head.method, head.path[:200])
             await answering.refuse(self._shape_unexpected(head.path), receive)
         finally:
-            self._in_flight -= 1
+            self._over(scope)
 
     async def _handle(
-        self, scope: Scope, receive: Receive, head: RequestHead, policy: GuardPolicy, answering: Answering
+        self,
+        scope: Scope,
+        receive: Receive,
+        cycle: Cycle | None,
+        head: RequestHead,
+        policy: GuardPolicy,
+        answering: Answering,
     ) -> None:
         check_host(head, policy)
         allowed = check_origin(head, policy)
@@ -80,18 +165,21 @@ class Guard:
             raise too_large(policy.max_body_bytes)
         # Size first, then key; a caller without a key gets its body counted but not stored.
         refusal = self._admit(scope, head)
-        holder: BodyHolder | None = scope.pop(BODY_KEY, None)
-        body = holder.whole_body() if holder is not None else None
+        body: Body | None = cycle.whole_body() if cycle is not None else None
         if body is None:
             body = await read_body(
                 receive,
                 max_bytes=policy.max_body_bytes,
                 timeout_s=policy.body_timeout_s,
                 keep=refusal is None,
-                holder=holder,
+                cycle=cycle,
+                size_bytes=length,
             )
-        elif len(body) > policy.max_body_bytes:
-            raise too_large(policy.max_body_bytes)
+        else:
+            if len(body) > policy.max_body_bytes:
+                raise too_large(policy.max_body_bytes)
+            assert cycle is not None
+            cycle.forget_body()
         answering.has_body_left = False
         if refusal is not None:
             raise refusal
@@ -99,6 +187,9 @@ class Guard:
             check_json(head, policy)
         if self._in_flight > policy.max_in_flight:
             raise _overloaded()
+        if cycle is not None:
+            scope[ANSWER_KEY] = answering
+            answering.body = body
         await self._app(scope, replay(body, receive), answering.send)
 
     def _admit(self, scope: Scope, head: RequestHead) -> HttpError | None:

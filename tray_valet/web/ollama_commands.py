@@ -52,7 +52,7 @@ class OllamaCommands:
         self._closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = parse_object((await receive()).get("body", b""))
+        fields = parse_object(bytes((await receive()).get("body", b"")))
         key, name = _named(fields)
         provider, there = self._provider_for(name)
         fields[key] = there

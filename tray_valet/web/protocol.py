@@ -10,19 +10,22 @@ import asyncio
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tray_valet.web.answer_cycle import AnswerCycle
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
-from tray_valet.web.requests import BODY_KEY, GONE_KEY
+from tray_valet.web.known_head import KnownHead, known_head
+from tray_valet.web.large_body import BodyMemory
+from tray_valet.web.requests import CYCLE_KEY
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 1024
+_STRANGE_HEADS = 16  # a client whose heads differ that often is not waited for to repeat one
 _HEAD_END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _SHORT_BYTES = 256  # clients ask for the same few targets over and over
@@ -38,6 +41,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
     """
 
     cycle: AnswerCycle
+    body_memory: BodyMemory  # one for all connections of a server
     _fed_bytes = 0  # since the head began: no less than what has come of it
     _due_s: float | None = None  # when (loop time) the connection ends unless something happens
     _timer: asyncio.TimerHandle | None = None
@@ -46,11 +50,19 @@ class ValetHttpProtocol(HttpToolsProtocol):
     _is_refused = False
     _is_in_head = True
     _is_lost = False
-    _on_gone: Callable[[], None] | None = None
+    _next_cycle: AnswerCycle | None = None  # of what is being parsed
+    _serve_now: Callable[[Any], bool] | None = None  # the guard's
+    _worker: asyncio.Task[None] | None = None
+    _answered: AnswerCycle | None = None  # the request that is being answered, or was the last
+    _due_cycle: AnswerCycle | None = None  # the request that the worker is to take up
+    _idle_call: asyncio.Future[None] | None = None  # by which it is called when there is one
+    _known: KnownHead | None = None  # the last head that may come again
+    _strange_heads = 0  # how often it was another
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are far too many."""
         super().connection_made(transport)
+        self._serve_now = getattr(self.app, "serve_now", None)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
@@ -63,22 +75,15 @@ class ValetHttpProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
         super().connection_lost(exc)
-        on_gone, self._on_gone = self._on_gone, None
-        if on_gone is not None:
-            on_gone()
+        if self._idle_call is not None and not self._idle_call.done():
+            self._idle_call.set_result(None)
+        if self._answered is not None:
+            self._answered.tell_gone()
 
-    def when_gone(self, call: Callable[[], None] | None) -> None:
-        """Have `call` called when the client closes the connection; None: nothing any more.
-
-        For the request that is being answered. Soon, if it has left already. It spares a task that waits for
-        `receive`.
-        """
-        self._on_gone = call
-        if call is None:
-            return
+    def listen_for_end(self, cycle: AnswerCycle) -> None:
+        """Notice when the client of this request leaves."""
         if self._is_lost:
-            self._on_gone = None
-            self.loop.call_soon(call)
+            self.loop.call_soon(cycle.tell_gone)
         elif not self.pipeline:
             self.flow.resume_reading()  # a body that came in one large piece has stopped it
 
@@ -87,6 +92,9 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return  # the answer is on its way; what still comes in is not a request
         was_in_head = self._has_begun
+        is_between = self._is_in_head and not was_in_head
+        if is_between and self._take_again(data):
+            return
         self._fed_bytes = self._fed_bytes + len(data) if was_in_head else len(data)
         try:
             self.parser.feed_data(self._without_upgrade(data) if self._is_in_head else data)
@@ -94,13 +102,42 @@ class ValetHttpProtocol(HttpToolsProtocol):
             pass  # there is nothing here to change to
         except (httptools.HttpParserError, ValueError):
             self.send_400_response("The request is malformed.")
+        cycle, self._next_cycle = self._next_cycle, None
         if self._has_begun:  # most heads are whole by now
             self._await_head(has_just_begun=not was_in_head)
+        elif is_between and self._is_in_head:
+            self._remember(data)
+        if cycle is not None and not self._is_refused:
+            self._begin(cycle)
+
+    def _take_again(self, data: bytes) -> bool:
+        """Whether `data` was a request with the head of an earlier one: it is begun without being parsed."""
+        known, earlier = self._known, self.cycle
+        if known is None or not earlier.response_complete:
+            return False
+        body = known.body_in(data)
+        if body is None:
+            return False
+        self._due_s = None
+        self.scope = known.scope_for(body)  # type: ignore[assignment]
+        cycle = self._new_cycle(is_kept=True)
+        cycle.add(body)
+        cycle.more_body = False
+        self._begin(cycle)
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Know the head of the one request that `data` was the next time, if it is one to be known by."""
+        if self._strange_heads >= _STRANGE_HEADS or self._is_refused or self.cycle.more_body:
+            return
+        self._strange_heads += 1
+        scope = dict(self.scope)
+        scope.pop(CYCLE_KEY, None)
+        self._known = known_head(data, scope)
 
     def on_message_begin(self) -> None:
         """A new head begins."""
         super().on_message_begin()
-        self.scope[GONE_KEY] = self.when_gone  # type: ignore[literal-required]
         self._has_begun, self._is_head_timed = True, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -124,8 +161,16 @@ class ValetHttpProtocol(HttpToolsProtocol):
         scope["method"] = parser.get_method().decode("ascii")
         scope["path"], scope["raw_path"], scope["query_string"] = _taken_apart(self.url)
         earlier = self.cycle
+        cycle = self._new_cycle(is_kept=version != "1.0" and parser.should_keep_alive())
+        if earlier is None or earlier.response_complete:
+            self._next_cycle = cycle  # when all that has come of its body is with it
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _new_cycle(self, *, is_kept: bool) -> AnswerCycle:
         cycle = self.cycle = AnswerCycle(
-            scope=scope,
+            scope=self.scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -134,15 +179,12 @@ class ValetHttpProtocol(HttpToolsProtocol):
             default_headers=[],
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=is_kept,
             on_response=self.on_response_complete,
         )
-        scope[BODY_KEY] = cycle  # type: ignore[literal-required]
-        if earlier is None or earlier.response_complete:
-            self._begin(cycle)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+        cycle.connection = self
+        self.scope[CYCLE_KEY] = cycle  # type: ignore[literal-required]
+        return cycle
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body; read no more for now where nobody has asked for that much."""
@@ -155,6 +197,12 @@ class ValetHttpProtocol(HttpToolsProtocol):
         self._is_in_head = True
         super().on_message_complete()
 
+    def body_is_whole(self) -> None:
+        """The rest of a body came past the parser, which is still in the middle of it: take another."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.on_message_complete()
+
     def on_response_complete(self) -> None:
         """Go on with a request that has come in meanwhile, or wait a while for another."""
         self.server_state.total_requests += 1
@@ -162,14 +210,42 @@ class ValetHttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._begin(self.pipeline.pop()[0])
+            self._begin(cast(AnswerCycle, self.pipeline.pop()[0]))
         elif not self._has_begun:
             self._end_in(self.timeout_keep_alive)
 
-    def _begin(self, cycle: RequestResponseCycle) -> None:
-        task = self.loop.create_task(cycle.run_asgi(self.app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+    def _begin(self, cycle: AnswerCycle) -> None:
+        """Have a request answered: where we stand if that can be, else by the connection's task."""
+        self._answered = cycle
+        if self._serve_now is None or cycle.more_body or not self._serve_now(cycle.scope):
+            self.give_to_worker(cycle)
+
+    def give_to_worker(self, cycle: AnswerCycle) -> None:
+        """Have a request answered by the connection's task: one for each would be dear."""
+        self._due_cycle = cycle
+        if self._worker is None:
+            self._worker = self.loop.create_task(self._work(), name="answer a connection's requests")
+        elif (call := self._idle_call) is not None:
+            self._idle_call = None
+            if not call.done():
+                call.set_result(None)
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        while (cycle := self._due_cycle) is not None and not task.cancelling():
+            self._due_cycle = None
+            self.tasks.add(task)
+            await cycle.run_asgi(cycle.continued_by or self.app)
+            cycle.end()
+            self.tasks.discard(task)
+            del cycle
+            if self._due_cycle is None and not self._is_lost:
+                self._idle_call = self.loop.create_future()
+                await self._idle_call
+        self._worker = None
+        if self._due_cycle is not None:  # what cancelled the one before came too late, and is not for this
+            self.give_to_worker(self._due_cycle)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in JSON like everything else."""
@@ -283,5 +359,5 @@ def _known_target(url: bytes) -> tuple[str, bytes, bytes]:
 
 
 def protocol_class() -> type[Any]:
-    """The class that uvicorn is to use for each connection."""
-    return ValetHttpProtocol
+    """The class that uvicorn is to use for each connection of one server."""
+    return type("ServersProtocol", (ValetHttpProtocol,), {"body_memory": BodyMemory()})

@@ -38,7 +38,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_request(
-    operation: Operation, body: bytes, headers: list[tuple[bytes, bytes]], *, client: str, query: bytes
+    operation: Operation,
+    body: bytes | memoryview,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    client: str,
+    query: bytes,
 ) -> Asked:
     """Take a request apart. Raises InvalidJson, InvalidValue."""
     fields, name = parse_request(body)
@@ -61,7 +66,7 @@ def read_request(
     )
 
 
-def parse_request(body: bytes) -> tuple[Fields, str]:
+def parse_request(body: bytes | memoryview) -> tuple[Fields, str]:
     """A request's fields as they were written, and the model it names.
 
     Raises InvalidJson, or InvalidValue for the model.
@@ -113,6 +118,12 @@ def keep_alive_is_zero(fields: Fields) -> bool:
         digits = value.strip().lstrip("+-").rstrip("hmsunµ")
         return digits.replace(".", "").strip("0") == "" and digits != ""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+
+
+def is_command(asked: Asked) -> bool:
+    """Whether it asks for no answer: Ollama's way to have a model loaded, or unloaded."""
+    operation = asked.operation
+    return operation.dialect is Dialect.OLLAMA and is_bare(operation.path, asked.fields)
 
 
 def is_bare(path: str, fields: Fields) -> bool:

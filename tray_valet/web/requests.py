@@ -7,11 +7,12 @@ Must not: look at `request.url` or X-Forwarded-For: both are the caller's words,
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
 import msgspec
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Scope
 
 from tray_valet.core.addresses import as_ip
 
@@ -19,10 +20,8 @@ _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
-# Where our server leaves a function in the scope that takes what is to be called when the client leaves
-# (None: nothing any more). One call at a time; soon, if it has left already.
-GONE_KEY = "tray_valet.when_gone"
-BODY_KEY = "tray_valet.body"  # where it leaves a BodyHolder; to be taken out, as it refers to the scope
+CYCLE_KEY = "tray_valet.cycle"  # where it leaves a Cycle; to be taken out, as it refers to the scope
+ANSWER_KEY = "tray_valet.answer"  # where the guard leaves a DirectAnswer, if the server has left a cycle
 
 
 class Authority(msgspec.Struct, frozen=True):
@@ -40,15 +39,68 @@ class Origin(msgspec.Struct, frozen=True):
     port: int | None
 
 
-class BodyHolder(Protocol):
-    """Our server's quick way to a body; `receive` is everybody's."""
+class DirectAnswer(Protocol):
+    """An answer that is written at once, from wherever one stands; ASGI's `send` is everybody's way."""
 
-    def whole_body(self) -> bytes | None:
-        """The body if it is whole already; else None, and nothing is taken."""
+    body: bytes | memoryview  # the request's
+
+    @property
+    def writer(self) -> AnswerWriter:
+        """Takes the body of the answer, after its start."""
         ...
 
-    async def gather(self, max_bytes: int) -> bytes:
-        """Wait for the whole body. Raises HttpError (413) over `max_bytes`, ClientGoneError."""
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The head. The first part of the body must follow at once."""
+        ...
+
+
+class AnswerWriter(Protocol):
+    """Where a direct answer goes."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client is there and takes what is written."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the client takes more, or is gone."""
+        ...
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], lines: bytes = b"") -> None:
+        """As `DirectAnswer.start`; `lines`: more of the head, each with its line break."""
+        ...
+
+    def write(self, body: bytes, *, has_more: bool) -> None:
+        """A part of the answer's body; a client that is gone gets nothing."""
+        ...
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Have `call` called when the client leaves, soon if it has left already; None: nothing any more."""
+        ...
+
+
+class Cycle(AnswerWriter, Protocol):
+    """One request and its answer on a connection of our own server."""
+
+    def whole_body(self) -> bytes | None:
+        """The body if it is whole already; else None."""
+        ...
+
+    async def gather(self, max_bytes: int, size_bytes: int | None) -> bytes | memoryview:
+        """Wait for the whole body, whose head says `size_bytes` (None: nothing). Raises HttpError (413) over
+        `max_bytes`, ClientGoneError."""
+        ...
+
+    def forget_body(self) -> None:
+        """It has been taken; `receive` waits for what comes after it."""
+        ...
+
+    async def send(self, message: Message) -> None:
+        """ASGI's `send`."""
+        ...
+
+    def hand_over(self, app: ASGIApp) -> None:
+        """Have a task go on with a request that was begun without one: `app` does it."""
         ...
 
 

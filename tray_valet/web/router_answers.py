@@ -88,7 +88,7 @@ class RouterAnswers:
         name, handlers = self._find(scope["path"])
         method: str = scope["method"]
         _check_method(method, tuple(handlers))
-        body = b"" if method in ("GET", "HEAD") else (await receive()).get("body", b"")
+        body = b"" if method in ("GET", "HEAD") else bytes((await receive()).get("body", b""))
         accept = b",".join(value for key, value in scope["headers"] if key == b"accept")
         asked = Asked(name=name, body=body, accept=accept.decode("latin-1"))
         return await handlers["GET" if method == "HEAD" else method](asked)

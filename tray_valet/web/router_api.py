@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 from tray_valet.core.commands import Valet
 from tray_valet.core.dialects import OPERATIONS
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError
-from tray_valet.web.relay import Relay
+from tray_valet.web.kept_answer import KeptAnswer
+from tray_valet.web.relay import Relay, WorkOn
+from tray_valet.web.requests import ANSWER_KEY
 from tray_valet.web.router_answers import RouterAnswers
 
 
@@ -40,6 +42,10 @@ class RouterApi:
         self._relay.end_streams()
         self._answers.end_streams()
 
+    def serve_now(self, scope: Scope, work_on: WorkOn, on_over: Callable[[], None]) -> bool:
+        """See `Relay.serve_now`."""
+        return scope["method"] == "POST" and self._relay.serve_now(scope, work_on, on_over)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in OPERATIONS:
             await self._answers(scope, receive, send)
@@ -52,4 +58,9 @@ class RouterApi:
                 f"{scope['method']} is not possible there. Use POST.",
                 headers=((b"allow", b"POST"),),
             )
+        if ANSWER_KEY in scope:
+            await self._relay(scope, receive, send)
+            return
+        kept = scope[ANSWER_KEY] = KeptAnswer((await receive())["body"])
         await self._relay(scope, receive, send)
+        await kept.send_by(send)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -46,6 +47,16 @@ class UpstreamResponse(Protocol):
     headers: Headers
 
     @property
+    def is_complete(self) -> bool:
+        """Whether everything has come."""
+        ...
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something has come that was not read."""
+        ...
+
+    @property
     def is_ended(self) -> bool:
         """Whether everything has come and was read."""
         ...
@@ -63,11 +74,29 @@ class UpstreamResponse(Protocol):
         ...
 
 
+OnData = Callable[[UpstreamResponse], bool]
+
+
 class UpstreamClient(Protocol):
     """Asks upstreams."""
 
-    async def open(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed."""
+    def send(
+        self,
+        request: UpstreamRequest,
+        on_data: OnData | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> Connection | None:
+        """Send a request on a connection that is open already; None where there is none, as for clients that
+        have no such way. `on_data`, `on_wake`: see `Connection.send`."""
+        ...
+
+    async def open(
+        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+    ) -> UpstreamResponse:
+        """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed.
+
+        `sent`: what `send` has returned for this request. `on_data` may also never be called.
+        """
         ...
 
     async def close(self) -> None:
@@ -99,22 +128,48 @@ class LocalClient:
         """How many are open, idle ones included."""
         return len(self._all)
 
-    async def open(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed."""
-        address = address_of(request.base_url)
-        data = _written(request, address)
-        is_head = request.method == b"HEAD"
-        connection = self._take(address)
+    def send(
+        self,
+        request: UpstreamRequest,
+        on_data: OnData | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> Connection | None:
+        """Send a request on a connection that is open already; None where there is none."""
+        connection = self._take(address_of(request.base_url))
+        if connection is not None:
+            self._send(connection, request, on_data, on_wake)
+        return connection
+
+    async def open(
+        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+    ) -> Connection:
+        """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed.
+
+        `sent`: what `send` has returned for this request.
+        """
+        connection = sent or self.send(request, on_data)
         if connection is not None:
             try:
-                await connection.ask(data, who=request.who, is_head=is_head)
+                await connection.head()
             except StaleConnectionError:
                 pass  # the engine closed it before it read the question
             else:
                 return connection
-        connection = await self._connect(address, request.who)
-        await connection.ask(data, who=request.who, is_head=is_head)
+        connection = await self._connect(address_of(request.base_url), request.who)
+        self._send(connection, request, on_data, None)
+        await connection.head()
         return connection
+
+    def _send(
+        self,
+        connection: Connection,
+        request: UpstreamRequest,
+        on_data: OnData | None,
+        on_wake: Callable[[], None] | None,
+    ) -> None:
+        data = _written(request, address_of(request.base_url))
+        is_head = request.method == b"HEAD"
+        connection.send(data, who=request.who, is_head=is_head, on_data=on_data, on_wake=on_wake)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -9,7 +9,7 @@ Framing is llhttp's (httptools); what ends with the connection it does not tell 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import httptools
@@ -65,6 +65,8 @@ class Connection(asyncio.Protocol):
         self._is_framed = False  # its end is told by a length or by chunks
         self._keeps = False
         self._error: Exception | None = None
+        self._on_data: Callable[[Connection], bool] | None = None
+        self._on_wake: Callable[[], None] | None = None
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -77,21 +79,48 @@ class Connection(asyncio.Protocol):
     def is_ended(self) -> bool:
         return self._is_complete and not self._chunks
 
-    async def ask(self, data: Sequence[bytes | memoryview], *, who: str, is_head: bool = False) -> None:
-        """Send a request, and wait for its answer's head. Raises StaleConnectionError, UpstreamFailed; then
-        (and when it is cancelled) the connection is closed."""
+    @property
+    def has_unread(self) -> bool:
+        return bool(self._chunks)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    def send(
+        self,
+        data: Sequence[bytes | memoryview],
+        *,
+        who: str,
+        is_head: bool = False,
+        on_data: Callable[[Connection], bool] | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        """Send a request; `head` waits for its answer.
+
+        `on_data` is called when more than before has come and somebody waits for it, here or in `read_chunk`;
+        it says whether that one may sleep on. What it raises is raised there. Where nobody waits yet,
+        `on_wake` is called once instead of waking.
+        """
+        transport = self._transport
+        assert transport is not None
+        # First of all: the engine may work on it while we prepare for its answer.
+        if len(data) == 1:
+            transport.write(data[0])
+        else:
+            transport.writelines(data)
         self._begin()
+        self._on_data, self._on_wake = on_data, on_wake
         self.status, self.headers = 0, []
         self._who = who
         self._uses += 1
         self._is_head_only = is_head
         self._is_waiting_for_answer = True
-        transport = self._transport
-        assert transport is not None
-        if len(data) == 1:
-            transport.write(data[0])
-        else:
-            transport.writelines(data)
+
+    async def head(self) -> None:
+        """Wait for the head of the answer. Raises StaleConnectionError, UpstreamFailed; then (and when it is
+        cancelled) the connection is closed."""
+        self._on_wake = None
         try:
             while not self._has_head:
                 if self._error is not None:
@@ -103,6 +132,10 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self._waiter = None
+
+    def leave_to_task(self) -> None:
+        """Somebody is going to wait for it: `on_wake` is not called any more."""
+        self._on_wake = None
 
     def take(self) -> bytes:
         """All that has come and was not read yet; b"" = nothing."""
@@ -136,6 +169,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Keep the connection if the answer is over and another may follow; else close it."""
         self._is_waiting_for_answer = False
+        self._on_data = self._on_wake = None
         if self._is_complete and self._keeps and self.is_usable and not self._is_reading_paused:
             self._client.keep(self)
         else:
@@ -144,13 +178,18 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once: the engine notices that nobody listens."""
         self._is_waiting_for_answer = False
+        self._on_data = self._on_wake = None
         if self._transport is not None:
             self._transport.abort()
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            if not waiter.done():
+                waiter.set_result(None)
+        elif self._on_wake is not None:
+            on_wake, self._on_wake = self._on_wake, None
+            on_wake()
 
     def _fail(self, error: ValetError) -> None:
         if not self._is_complete and self._error is None:
@@ -179,6 +218,17 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(UpstreamFailed(f"{self._who} answered something that is not HTTP."))
             return
+        waiter = self._waiter
+        is_awaited = self._on_wake is not None if waiter is None else not waiter.done()
+        if not is_awaited or not self._has_head:
+            return  # whoever works on the answer looks by itself
+        on_data = self._on_data
+        if on_data is not None:
+            try:
+                if on_data(self):
+                    return
+            except Exception as error:  # noqa: BLE001  # a callback's guard: it is raised where one waits
+                self._error = error
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

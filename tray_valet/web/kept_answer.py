@@ -1,0 +1,50 @@
+"""A direct answer where there is no server: kept until its app is done, then sent the ASGI way.
+
+Decides: nothing. For calls within this process (the control API tries routes that way), which pass no guard;
+nobody waits for the first byte of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import Message, Send
+
+_Headers = list[tuple[bytes, bytes]]
+
+
+class KeptAnswer:
+    """A `DirectAnswer`, and its `AnswerWriter`."""
+
+    is_writable = True
+
+    def __init__(self, body: bytes) -> None:
+        """`body`: the request's."""
+        self.body: bytes | memoryview = body
+        self._messages: list[Message] = []
+
+    @property
+    def writer(self) -> KeptAnswer:
+        """It takes the body too."""
+        return self
+
+    async def drain(self) -> None:
+        """At once: it takes everything."""
+
+    def start(self, status: int, headers: _Headers, lines: bytes = b"") -> None:
+        """Keep the head."""
+        more = [line.split(b": ", 1) for line in lines.split(b"\r\n") if line]
+        whole = [*headers, *((name, value) for name, value in more)]
+        self._messages.append({"type": "http.response.start", "status": status, "headers": whole})
+
+    def write(self, body: bytes, *, has_more: bool) -> None:
+        """Keep a part of the body."""
+        self._messages.append({"type": "http.response.body", "body": body, "more_body": has_more})
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Nobody leaves."""
+
+    async def send_by(self, send: Send) -> None:
+        """Send all of it."""
+        for message in self._messages:
+            await send(message)

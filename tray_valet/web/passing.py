@@ -1,0 +1,135 @@
+"""An engine's answer on its way to the client, byte by byte as it is.
+
+Decides: when the head goes out, and what of an answer is passed on at once, where it comes in: a task's turn
+for each piece would cost more than the piece. Must not: judge refusals (`exchange.py` does) or change bytes.
+"""
+
+from __future__ import annotations
+
+from tray_valet.core.commands import Lease
+from tray_valet.core.dialects import Framing
+from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.delivery import Delivery
+from tray_valet.web.ends import Silence
+from tray_valet.web.passed_headers import framing_of, headers_downstream, is_short
+from tray_valet.web.token_tail import TokenTail
+from tray_valet.web.upstream_client import UpstreamResponse
+
+_ERROR = 400
+_PREVIEW_BYTES = 200
+
+
+class Passing:
+    """One answer. `on_data` is for the engine's connection, `run` for the task that waits for the end."""
+
+    __slots__ = (
+        "_delivery",
+        "_framing",
+        "_has_begun",
+        "_is_over",
+        "_is_tasks_turn",
+        "_lease",
+        "_silence",
+        "_tail",
+    )
+
+    def __init__(self, lease: Lease, delivery: Delivery, tail: TokenTail, silence: Silence) -> None:
+        self._lease = lease
+        self._delivery = delivery
+        self._tail = tail
+        self._silence = silence
+        self._framing: Framing | None = None
+        self._has_begun = False  # the head is on its way
+        self._is_over = False
+        self._is_tasks_turn = False  # the beginning is its
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it has been passed on."""
+        return self._is_over
+
+    def on_data(self, response: UpstreamResponse) -> bool:
+        """Pass on what has come, if nothing is in the way; whether the task need not wake for it.
+
+        It wakes for the end, for a client that does not read, and for what it has to judge.
+        """
+        self._silence.begins()
+        if self._is_tasks_turn or not self._delivery.is_writable:
+            return False
+        if not self._has_begun:
+            if response.status >= _ERROR or self._delivery.is_started:
+                return False
+            self._framing = framing_of(response.headers)
+            if self._framing is None:
+                if not response.is_complete:
+                    return is_short(response.headers)
+            elif not response.has_unread and not response.is_complete:
+                return True
+            self._begin(response)
+        self._pass_on(response.take(), is_end=response.is_complete)
+        return not self._is_over
+
+    async def run(self, response: UpstreamResponse) -> None:
+        """Pass on the answer, or what is left of it. Raises UpstreamFailed if it breaks off."""
+        delivery = self._delivery
+        if not self._has_begun:
+            chunk = await self._beginning(response)
+            if not delivery.is_writable:
+                await delivery.drain()
+            self._begin(response)
+            self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
+        while not self._is_over:
+            chunk = response.take() or await self._next(response)
+            if not delivery.is_writable:
+                await delivery.drain()
+            self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
+
+    async def _beginning(self, response: UpstreamResponse) -> bytes | None:
+        """The first bytes, which the head waits for: until then another candidate may answer. Of an answer
+        that is not streamed and short it is all."""
+        self._is_tasks_turn = True
+        self._framing = framing_of(response.headers)
+        chunk = response.take() or await self._next(response)
+        if self._framing is None:
+            if self._delivery.is_started:
+                raise self._no_stream(chunk)
+            if chunk is not None and not response.is_ended and is_short(response.headers):
+                chunk = await self._all_of(response, chunk)
+        self._is_tasks_turn = False
+        return chunk
+
+    def _begin(self, response: UpstreamResponse) -> None:
+        self._has_begun = True
+        headers = headers_downstream(
+            response.status, response.headers, self._lease, is_stream=self._framing is not None
+        )
+        self._delivery.begin(response.status, headers, self._framing)
+
+    def _pass_on(self, chunk: bytes, *, is_end: bool) -> None:
+        if self._is_over:
+            return  # it ended while the task slept
+        if is_end:
+            self._is_over = True
+            self._delivery.finish(chunk)
+            self._silence.ends.close()  # who leaves now, before the task wakes, has got everything
+        else:
+            self._delivery.write(chunk)
+        if chunk:
+            self._tail.add(chunk, is_stream=self._framing is not None)
+
+    async def _all_of(self, response: UpstreamResponse, begun: bytes) -> bytes:
+        pieces = [begun]
+        while (chunk := await self._next(response)) is not None:
+            pieces.append(chunk)
+        return b"".join(pieces)
+
+    async def _next(self, response: UpstreamResponse) -> bytes | None:
+        self._silence.begins()
+        chunk = await response.read_chunk()
+        self._silence.is_over()
+        return chunk
+
+    def _no_stream(self, chunk: bytes | None) -> UpstreamFailed:
+        """A client that was promised events must not get something else."""
+        shown = (chunk or b"")[:_PREVIEW_BYTES].decode(errors="replace")
+        return UpstreamFailed(f"{self._lease.ref.provider} did not stream its answer: {shown}")
