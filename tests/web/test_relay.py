@@ -151,6 +151,12 @@ async def test_where_all_fail_it_is_502_with_the_last_ones_own_words() -> None:
         assert (noted(site).attempts, noted(site).outcome) == (2, Outcome.FAILED)
 
 
+async def test_an_engines_words_that_are_not_utf_8_are_left_out() -> None:
+    async with routed(whole(b'{"error":{"message":"d\xe9faut"}}', "500 Oops")) as (site, _):
+        reply = await site.call("POST", CHAT, ASK)
+        assert (reply.status, reply.json["error"]["message"]) == (502, "engine0 answered 500.")
+
+
 async def test_what_an_engine_does_not_know_is_its_own_answer() -> None:
     own = whole(b'{"error":{"message":"no embeddings here"}}', "501 Not Implemented", b"X-Own: 1\r\n")
     async with routed(own) as (site, _):

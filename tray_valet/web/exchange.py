@@ -18,6 +18,7 @@ from tray_valet.core.dialects import Framing
 from tray_valet.core.errors import UpstreamFailed
 from tray_valet.web.delivery import Delivery
 from tray_valet.web.ends import Silence
+from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.passed_headers import (
     Headers,
     framing_of,
@@ -260,7 +261,7 @@ def _message_of(body: bytes) -> str:
     """What an engine says of its failure, in any dialect; "" where that cannot be read."""
     try:
         told = msgspec.json.decode(body, type=dict[str, Any]).get("error")
-    except (msgspec.MsgspecError, RecursionError):
+    except MALFORMED:
         return ""
     said = told.get("message") if isinstance(told, dict) else told
     return said[:_PREVIEW_BYTES] if isinstance(said, str) else ""

@@ -15,6 +15,7 @@ from tray_valet.core.config_providers import Priority
 from tray_valet.core.dialects import OLLAMA_CHAT, OLLAMA_GENERATE, Dialect, Operation
 from tray_valet.core.errors import InvalidJson, InvalidValue
 from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
+from tray_valet.web.json_faults import MALFORMED
 
 Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
@@ -132,7 +133,7 @@ def is_bare(path: str, fields: Fields) -> bool:
     Source: Ollama's `server/routes.go`: `GenerateHandler` (no prompt), `ChatHandler` (no messages).
     """
     if path == OLLAMA_GENERATE:
-        return not _says(fields, "prompt") and not _says(fields, "images")
+        return not _says(fields, "prompt")
     return path == OLLAMA_CHAT and not _says(fields, "messages")
 
 
@@ -158,7 +159,7 @@ def _decoded(fields: Fields, name: str) -> Any:
         return None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except MALFORMED:
         return None
 
 

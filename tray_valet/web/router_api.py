@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.commands import Valet
 from tray_valet.core.dialects import OPERATIONS
-from tray_valet.web.errors import EdgeCode, ErrorType, HttpError
+from tray_valet.web.errors import not_allowed
 from tray_valet.web.kept_answer import KeptAnswer
 from tray_valet.web.relay import Relay, WorkOn
 from tray_valet.web.requests import ANSWER_KEY
@@ -51,13 +51,7 @@ class RouterApi:
             await self._answers(scope, receive, send)
             return
         if scope["method"] != "POST":
-            raise HttpError(
-                405,
-                ErrorType.INVALID_REQUEST,
-                EdgeCode.METHOD_NOT_ALLOWED,
-                f"{scope['method']} is not possible there. Use POST.",
-                headers=((b"allow", b"POST"),),
-            )
+            raise not_allowed(scope["method"], ("POST",))
         if ANSWER_KEY in scope:
             await self._relay(scope, receive, send)
             return
