@@ -105,9 +105,7 @@ def leave(valet: ValetProcess, path: str, asked: dict[str, Any], is_there: Any) 
 
 @pytest.mark.parametrize("is_stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages"])
-def test_r8_an_engine_stops_when_the_client_has_gone(
-    valet: ValetProcess, path: str, is_stream: bool
-) -> None:
+def test_r8_an_engine_stops_when_the_client_has_gone(valet: ValetProcess, path: str, is_stream: bool) -> None:
     asked = body("endless", is_stream=is_stream, prompt="Tiny")
     valet.post("/load", {"model": "endless"})
     leave(valet, path, asked, lambda: busy_slots(valet, "endless") == 1)

@@ -299,9 +299,7 @@ class Valet(Protocol):
         """What the router serves, aliases first."""
         ...
 
-    def admit(
-        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
-    ) -> Admission:
+    def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> Admission:
         """Admit a request: `async with valet.admit(wish) as lease`. Waits for its turn and loads the model
         when it must; a candidate that cannot serve gives way to the next.
 
