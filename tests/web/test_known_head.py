@@ -165,3 +165,46 @@ async def test_a_head_that_is_refused_is_refused_every_time() -> None:
                 length = next(line for line in rest.lower().split(b"\r\n") if b"content-length" in line)
                 await reader.readexactly(int(length.partition(b":")[2]))
             writer.close()
+
+
+class _AtOnce:
+    """An app that answers without a task."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    def serve_now(self, scope: Any, work_on: Any, on_over: Any) -> bool:
+        self.answered += 1
+        answer = scope[ANSWER_KEY]
+        answer.start(200, [(b"content-length", b"%d" % len(answer.body))])
+        answer.writer.write(answer.body, has_more=False)
+        on_over()
+        return True
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("a task is not needed")
+
+
+@pytest.mark.parametrize("status", [b"400", b"401"])
+async def test_what_settings_no_longer_allow_is_refused_for_known_heads_too(status: bytes) -> None:
+    settings = Settings()
+    policy = router_policy(settings)
+    app = _AtOnce()
+    keys = RouterKeys(lambda: settings, resolve_secret=lambda name: "secret")
+    guard = Guard(app, policy=lambda: policy, keys=keys)
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request += b'Content-Length: 3\r\n\r\n"1"'
+    async with serving(guard) as server, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(3):
+            writer.write(request)
+            assert await _told(reader) == b'200 "1"'
+        if status == b"400":
+            policy = msgspec.structs.replace(policy, hosts=frozenset())
+        else:
+            router = msgspec.structs.replace(settings.router, api_keys={"me": "keyring:me"})
+            settings = msgspec.structs.replace(settings, router=router)
+        writer.write(request)
+        assert (await _told(reader)).startswith(status)
+        assert app.answered == 3
+        writer.close()

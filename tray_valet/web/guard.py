@@ -20,8 +20,9 @@ from tray_valet.web.bodies import Body, ClientGoneError, declared_length, read_b
 from tray_valet.web.checks import WRITES, check_host, check_json, check_origin
 from tray_valet.web.errors import Answer, EdgeCode, ErrorType, HttpError, answer_for, unexpected
 from tray_valet.web.keys import Keys
+from tray_valet.web.known_head import KnownHead
 from tray_valet.web.policies import GuardPolicy
-from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY, CYCLE_KEY, Cycle, RequestHead
+from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY, CYCLE_KEY, KNOWN_KEY, Cycle, RequestHead
 
 _log = logging.getLogger(__name__)
 
@@ -70,15 +71,22 @@ class Guard:
         body = cycle.whole_body()
         if body is None:
             return False
-        head = RequestHead(scope)
+        known: KnownHead | None = scope.pop(KNOWN_KEY, None)
+        head = RequestHead(scope) if known is None or known.head is None else known.head
         policy = self._policy()
+        try:
+            if known is None or known.passed_by is not policy:
+                _check_head(head, policy)
+                if known is not None:
+                    known.head, known.passed_by = head, policy
+            if len(body) > policy.max_body_bytes or self._in_flight >= policy.max_in_flight:
+                return False
+            scope[CLIENT_KEY] = self._keys.admit(head)
+        except HttpError:
+            return False  # it is refused where it can be told
         answering = Answering(cycle.send, cycle, head, policy, self._usual)
         answering.body = body
         answering.has_body_left = False
-        try:
-            self._check_whole(scope, head, policy, body)
-        except HttpError:
-            return False  # it is refused where it can be told
         scope[ANSWER_KEY] = answering
         self._in_flight += 1
         work_on = partial(self._work_on, scope, cycle, head, answering)
@@ -93,17 +101,6 @@ class Guard:
             return True
         self._over(scope)
         return False
-
-    def _check_whole(self, scope: Scope, head: RequestHead, policy: GuardPolicy, body: bytes) -> None:
-        """The checks of a request that is whole; raises what `_handle` raises, or for what is its alone."""
-        check_host(head, policy)
-        if check_origin(head, policy) is not None or self._in_flight >= policy.max_in_flight:
-            raise _overloaded()
-        if len(body) > policy.max_body_bytes:
-            raise too_large(policy.max_body_bytes)
-        scope[CLIENT_KEY] = self._keys.admit(head)
-        if body:
-            check_json(head, policy)
 
     def _work_on(
         self,
@@ -199,6 +196,15 @@ class Guard:
         except HttpError as error:
             return error
         return None
+
+
+def _check_head(head: RequestHead, policy: GuardPolicy) -> None:
+    """All checks of a head but that of its key. Raises HttpError, also for pages that may call: the answer to
+    those has headers of its own."""
+    check_host(head, policy)
+    if check_origin(head, policy) is not None:
+        raise _overloaded()
+    check_json(head, policy)
 
 
 def _overloaded() -> HttpError:

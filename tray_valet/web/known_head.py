@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tray_valet.web.policies import GuardPolicy
+from tray_valet.web.requests import RequestHead
+
 _HEAD_END = b"\r\n\r\n"
 _MOST_BYTES = 8 * 1024
 _MOST_DIGITS = 7
@@ -23,7 +26,7 @@ _Headers = list[tuple[bytes, bytes]]
 class KnownHead:
     """The head of a request that was whole in one piece, and what it meant."""
 
-    __slots__ = ("_after", "_before", "_headers", "_length_at", "_scope")
+    __slots__ = ("_after", "_before", "_headers", "_length_at", "_scope", "head", "passed_by")
 
     def __init__(self, before: bytes, after: bytes, scope: dict[str, Any]) -> None:
         self._before = before  # up to the figure of Content-Length
@@ -31,6 +34,8 @@ class KnownHead:
         self._scope = scope
         self._headers: _Headers = scope["headers"].copy()
         self._length_at = [name for name, _ in self._headers].index(_LENGTH_NAME)
+        self.head: RequestHead | None = None  # with the length of one of its requests
+        self.passed_by: GuardPolicy | None = None  # all checks but those of its key and its body
 
     def body_in(self, data: bytes) -> bytes | None:
         """The body of a request with this head that `data` is, exactly; else None."""

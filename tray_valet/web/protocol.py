@@ -20,7 +20,7 @@ from tray_valet.web.answer_cycle import AnswerCycle
 from tray_valet.web.errors import EdgeCode, ErrorType, HttpError, answer_for
 from tray_valet.web.known_head import KnownHead, known_head
 from tray_valet.web.large_body import BodyMemory
-from tray_valet.web.requests import CYCLE_KEY
+from tray_valet.web.requests import CYCLE_KEY, KNOWN_KEY
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
@@ -120,6 +120,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
             return False
         self._due_s = None
         self.scope = known.scope_for(body)  # type: ignore[assignment]
+        self.scope[KNOWN_KEY] = known  # type: ignore[literal-required]
         cycle = self._new_cycle(is_kept=True)
         cycle.add(body)
         cycle.more_body = False

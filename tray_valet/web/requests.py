@@ -21,6 +21,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
 CYCLE_KEY = "tray_valet.cycle"  # where it leaves a Cycle; to be taken out, as it refers to the scope
+KNOWN_KEY = "tray_valet.known_head"  # where it leaves a KnownHead, if the head came before; to be taken out
 ANSWER_KEY = "tray_valet.answer"  # where the guard leaves a DirectAnswer, if the server has left a cycle
 
 
