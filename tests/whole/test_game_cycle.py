@@ -22,7 +22,11 @@ def local_provider(home: Path, tiny_model: Path, *names: str, **fields: Any) -> 
     models = {}
     for name in names:
         shutil.copy(tiny_model, home / f"{name}.gguf")
-        models[name] = {"model_path": str(home / f"{name}.gguf"), "flags": ["--ctx-size", "2048"], **fields}
+        models[name] = {
+            "model_path": str(home / f"{name}.gguf"),
+            "flags": ["--ctx-size", "2048", "--context-shift"],
+            **fields,
+        }
     return {"kind": "llama-server", "first_port": free_first_port(), "models": models}
 
 

@@ -37,7 +37,7 @@ def standin() -> Iterator[OllamaStandin]:
 @pytest.fixture
 def valet(tmp_path: Path, tiny_model: Path, standin: OllamaStandin, cloud: Cloud) -> Iterator[ValetProcess]:
     home = tmp_path / "home"
-    provider = local(home, tiny_model, {"one": ["-ngl", "99"], "cpu": [], "two": []})
+    provider = local(home, tiny_model, {"one": ["-ngl", "99", "--context-shift"], "cpu": [], "two": []})
     provider["models"]["cpu"]["cpu_only"] = True
     one, big = {"provider": "local", "model": "one"}, {"provider": "ollama", "model": "big"}
     on_cpu = {"provider": "local", "model": "cpu"}
