@@ -140,6 +140,16 @@ async def test_one_connection_with_heads_that_change_and_come_again() -> None:
         writer.write(request + request)
         assert await _told(reader) == b"200 /a|q=1|c|4444"
         assert await _told(reader) == b"200 /a|q=1|c|4444"
+        # One that asks whether it may send, and then the known one again.
+        writer.write(request)
+        assert await _told(reader) == b"200 /a|q=1|c|4444"
+        asks = request[:-4].replace(b"X-A", b"Expect: 100-continue\r\nX-A")
+        writer.write(asks)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"5555")
+        assert await _told(reader) == b"200 /a|q=1|c|5555"
+        writer.write(request)
+        assert await _told(reader) == b"200 /a|q=1|c|4444"
         # Settings hold from the next request on, for known heads too.
         policy = msgspec.structs.replace(policy, max_body_bytes=3)
         writer.write(request)

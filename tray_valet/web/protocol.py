@@ -121,6 +121,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
         self._due_s = None
         self.scope = known.scope_for(body)  # type: ignore[assignment]
         self.scope[KNOWN_KEY] = known  # type: ignore[literal-required]
+        self.expect_100_continue = False  # as another head may have left it
         cycle = self._new_cycle(is_kept=True)
         cycle.add(body)
         cycle.more_body = False
