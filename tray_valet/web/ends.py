@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tray_valet.core.errors import TimedOut
+from tray_valet.core.errors import Paused, TimedOut
 
 
 class Ends:
@@ -77,6 +77,11 @@ class Ends:
         elif self._on_end is not None:
             call, self._on_end = self._on_end, None
             call()
+
+
+def shutting_down() -> Paused:
+    """Why an answer ends when the valet itself does."""
+    return Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 
 
 class Silence:

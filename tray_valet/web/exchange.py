@@ -26,7 +26,7 @@ from tray_valet.web.passed_headers import (
     headers_upstream,
     lease_headers,
 )
-from tray_valet.web.passing import Passing
+from tray_valet.web.passing import Passing, next_chunk
 from tray_valet.web.question import Question, question_for
 from tray_valet.web.request_body import Asked
 from tray_valet.web.token_tail import TokenTail
@@ -97,7 +97,7 @@ class Exchange:
         InvalidValue.
         """
         question = self._question = question_for(self._asked, self._lease)
-        if question.assembler is not None or question.native is not None:
+        if question.is_translated:
             return False
         request = self._request = self._request_for(question)
         self._silence.begins()
@@ -167,18 +167,11 @@ class Exchange:
 
     async def _open(self, question: Question) -> UpstreamResponse:
         request = self._request or self._request_for(question)
-        is_changed = question.assembler is not None or question.native is not None
-        on_data = None if is_changed else self._passing.on_data
+        on_data = None if question.is_translated else self._passing.on_data
         self._silence.begins()
         self._response = response = await self._client.open(request, on_data, self._sent)
         self._silence.is_over()
         return response
-
-    async def _next(self, response: UpstreamResponse) -> bytes | None:
-        self._silence.begins()
-        chunk = await response.read_chunk()
-        self._silence.is_over()
-        return chunk
 
     def _is_for_the_next(self, status: int) -> bool:
         return (status >= _FAILURE or status == _OVERLOADED) and self._lease.has_next
@@ -203,7 +196,7 @@ class Exchange:
         """A whole answer from a stream that only we asked for."""
         assembler = question.assembler
         assert assembler is not None
-        while (chunk := await self._next(response)) is not None:
+        while (chunk := await next_chunk(response, self._silence)) is not None:
             assembler.feed(chunk)
             self._tail.add(chunk, is_stream=True)
             if assembler.error is not None:
@@ -225,7 +218,7 @@ class Exchange:
             self._deliver_whole(response.status, body)
             return
         status, kind = native.head(response.status)
-        while (chunk := await self._next(response)) is not None:
+        while (chunk := await next_chunk(response, self._silence)) is not None:
             self._tail.add(chunk, is_stream=native.is_stream)
             if piece := native.feed(chunk):
                 if not delivery.is_writable:

@@ -76,7 +76,10 @@ class Guard:
         policy = self._policy()
         try:
             if known is None or known.passed_by is not policy:
-                _check_head(head, policy)
+                check_host(head, policy)
+                if check_origin(head, policy) is not None:
+                    return False  # a page that may call: the answer to it has headers of its own
+                check_json(head, policy)
                 if known is not None:
                     known.head, known.passed_by = head, policy
             if len(body) > policy.max_body_bytes or self._in_flight >= policy.max_in_flight:
@@ -196,15 +199,6 @@ class Guard:
         except HttpError as error:
             return error
         return None
-
-
-def _check_head(head: RequestHead, policy: GuardPolicy) -> None:
-    """All checks of a head but that of its key. Raises HttpError, also for pages that may call: the answer to
-    those has headers of its own."""
-    check_host(head, policy)
-    if check_origin(head, policy) is not None:
-        raise _overloaded()
-    check_json(head, policy)
 
 
 def _overloaded() -> HttpError:

@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.commands import Valet
 from tray_valet.core.dialects import Dialect
-from tray_valet.core.errors import InvalidValue, NotSupported, Paused, ProviderUnreachable, UpstreamFailed
+from tray_valet.core.errors import InvalidValue, NotSupported, ProviderUnreachable, UpstreamFailed
 from tray_valet.core.models import ProviderKind, check_model_name
 from tray_valet.core.snapshot import ProviderView
 from tray_valet.web.dialect_errors import stream_error
+from tray_valet.web.ends import shutting_down
 from tray_valet.web.feed import begin, pump
 from tray_valet.web.json_body import parse_object
 
@@ -117,7 +118,7 @@ class OllamaCommands:
                 ended = asyncio.Event()
                 await pump(_pieces(response, provider.name, ended), receive, send, closing=self._closing)
                 is_cut = self._closing.is_set() and not ended.is_set()
-                last = stream_error(Dialect.OLLAMA, _shutting_down()) if is_cut else b""
+                last = stream_error(Dialect.OLLAMA, shutting_down()) if is_cut else b""
                 await send({"type": "http.response.body", "body": last, "more_body": False})
             finally:
                 await response.aclose()
@@ -138,12 +139,8 @@ class OllamaCommands:
         except httpx.HTTPError as error:
             raise UpstreamFailed(f"{provider} broke off before it answered.") from error
         if response is None:
-            raise _shutting_down()
+            raise shutting_down()
         return response
-
-
-def _shutting_down() -> Paused:
-    return Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 
 
 def _named(fields: dict[str, Any]) -> tuple[str, str]:

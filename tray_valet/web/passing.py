@@ -19,6 +19,14 @@ _ERROR = 400
 _PREVIEW_BYTES = 200
 
 
+async def next_chunk(response: UpstreamResponse, silence: Silence) -> bytes | None:
+    """The next bytes of an answer, None at its end; `silence` runs meanwhile. Raises UpstreamFailed."""
+    silence.begins()
+    chunk = await response.read_chunk()
+    silence.is_over()
+    return chunk
+
+
 class Passing:
     """One answer. `on_data` is for the engine's connection, `run` for the task that waits for the end."""
 
@@ -79,7 +87,7 @@ class Passing:
             self._begin(response)
             self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
         while not self._is_over:
-            chunk = response.take() or await self._next(response)
+            chunk = response.take() or await next_chunk(response, self._silence)
             if not delivery.is_writable:
                 await delivery.drain()
             self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
@@ -89,7 +97,7 @@ class Passing:
         that is not streamed and short it is all."""
         self._is_tasks_turn = True
         self._framing = framing_of(response.headers)
-        chunk = response.take() or await self._next(response)
+        chunk = response.take() or await next_chunk(response, self._silence)
         if self._framing is None:
             if self._delivery.is_started:
                 raise self._no_stream(chunk)
@@ -119,15 +127,9 @@ class Passing:
 
     async def _all_of(self, response: UpstreamResponse, begun: bytes) -> bytes:
         pieces = [begun]
-        while (chunk := await self._next(response)) is not None:
+        while (chunk := await next_chunk(response, self._silence)) is not None:
             pieces.append(chunk)
         return b"".join(pieces)
-
-    async def _next(self, response: UpstreamResponse) -> bytes | None:
-        self._silence.begins()
-        chunk = await response.read_chunk()
-        self._silence.is_over()
-        return chunk
 
     def _no_stream(self, chunk: bytes | None) -> UpstreamFailed:
         """A client that was promised events must not get something else."""

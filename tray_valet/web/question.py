@@ -29,6 +29,11 @@ class Question(msgspec.Struct, kw_only=True):
     assembler: WholeAnswer | None = None
     native: NativeExchange | None = None
 
+    @property
+    def is_translated(self) -> bool:
+        """Whether the client gets other bytes than the engine's."""
+        return self.assembler is not None or self.native is not None
+
 
 def question_for(asked: Asked, lease: Lease) -> Question:
     """The question for this lease's engine. Raises InvalidValue for what its dialect cannot say."""

@@ -33,10 +33,10 @@ from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.call import Call
 from tray_valet.web.cloud_client import CloudClient
 from tray_valet.web.delivery import SIGN_OF_LIFE_S, SignsOfLife
-from tray_valet.web.ends import Ends, SilenceWatch
+from tray_valet.web.ends import Ends, SilenceWatch, shutting_down
 from tray_valet.web.errors import EdgeCode, HttpError
 from tray_valet.web.exchange import RejectedError, is_failure
-from tray_valet.web.load_commands import unloaded_answer
+from tray_valet.web.ollama_unload import unloaded_answer
 from tray_valet.web.request_body import Asked, is_command, keep_alive_is_zero, read_request
 from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY
 from tray_valet.web.router_lists import with_suggestion
@@ -255,11 +255,6 @@ class Relay:
         await self._valet.unload(asked.wish.model)
         body = unloaded_answer(asked.operation.path, asked.wish.model, self._wall_s())
         await call.delivery.send_whole(200, [(b"content-type", b"application/json; charset=utf-8")], body)
-
-
-def shutting_down() -> Paused:
-    """Why an answer ends when the valet itself does."""
-    return Paused("Tray Valet is shutting down.", retry_after_s=10.0)
 
 
 def _may_go_on(call: Call, lease: Lease, error: ValetError) -> bool:
