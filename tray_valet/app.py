@@ -12,7 +12,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -49,15 +48,21 @@ def run_services(
 
 
 async def _serve_to_the_end(directories: Directories, store: SettingsStore) -> None:
-    """Serve; then the process ends, and signals that come meanwhile do not end it otherwise."""
-    try:
-        await _serve(directories, store, _quit_on_signals)
-    finally:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)  # else the end of the loop would put the default back
-            signal.signal(number, signal.SIG_IGN)
+    """Serve until a signal or a quit command; then the process ends."""
+    from tray_valet.loop_thread import end_signals_handled
+
+    loop = asyncio.get_running_loop()
+    has_come = asyncio.Event()
+
+    def begin(valet: Wiring) -> Loops:
+        async def quit_on_signal() -> None:
+            await has_come.wait()
+            valet.quit_requested.set()
+
+        return {"signals": quit_on_signal}
+
+    with end_signals_handled(lambda *_: loop.call_soon_threadsafe(has_come.set), are_last=True):
+        await _serve(directories, store, begin)
 
 
 def run_with_tray(
@@ -160,13 +165,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # there is none for Windows
         return None
     return uvloop.new_event_loop
-
-
-def _quit_on_signals(valet: Wiring) -> Loops:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, valet.quit_requested.set)
-        except NotImplementedError:  # Windows: the loop cannot; the handler may only set the event
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(valet.quit_requested.set))
-    return {}

@@ -11,7 +11,8 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Set
+from types import FrameType
 from typing import Any
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two each on some systems only
@@ -66,39 +67,51 @@ class EndSignals:
     """
 
     def __init__(self) -> None:
-        self._ours: set[int] = set()
+        self._ours: Set[int] = frozenset()
         self._read_end, self._write_end = socket.socketpair()
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
 
     @contextlib.contextmanager
     def caught(self, *, are_last: bool = False) -> Iterator[None]:
-        """Catch the signals while this lasts. Main thread only. Ignored ones (nohup) stay ignored.
-
-        `are_last`: the process ends after it, and one that comes meanwhile does not end it otherwise.
-        """
-        before = {}
-        for name in _ENDING:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, _do_nothing)
-        self._ours = set(map(int, before))
-        wakeup = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if are_last else handler)
-            self._read_end.close()
-            self._write_end.close()
+        """Catch the signals while this lasts. Main thread only. More: `end_signals_handled`."""
+        with end_signals_handled(_do_nothing, are_last=are_last) as self._ours:
+            wakeup = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
+            try:
+                yield
+            finally:
+                signal.set_wakeup_fd(wakeup)
+        self._read_end.close()
+        self._write_end.close()
 
     async def wait(self) -> None:
         """Return when one of the signals has come. Runs on the loop."""
         loop = asyncio.get_running_loop()
         while numbers := await loop.sock_recv(self._read_end, _READ_BYTES):
-            if self._ours.intersection(numbers):
+            if not self._ours.isdisjoint(numbers):
                 return
+
+
+@contextlib.contextmanager
+def end_signals_handled(
+    handler: Callable[[int, FrameType | None], object], *, are_last: bool = False
+) -> Iterator[Set[int]]:
+    """Have `handler` called for the signals that end a program, whose numbers are given; main thread only.
+
+    Ignored ones (nohup) stay ignored. `are_last`: the process ends after it, and one that comes meanwhile
+    does not end it otherwise. From first to last no signal finds its default: an event loop's own handlers
+    would put it back for a moment.
+    """
+    before = {}
+    for name in _ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield set(map(int, before))
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_IGN if are_last else earlier)
 
 
 def _do_nothing(*_: Any) -> None:

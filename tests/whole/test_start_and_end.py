@@ -104,11 +104,14 @@ def test_an_address_in_use_ends_the_tray_too_with_one_line(tmp_path: Path) -> No
 # -- the end --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", [(), ("serve",)], ids=["tray", "serve"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-def test_a_signal_ends_everything_in_order(tmp_path: Path, tiny_model: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_everything_in_order(
+    tmp_path: Path, tiny_model: Path, number: signal.Signals, command: tuple[str, ...]
+) -> None:
     home = tmp_path / "home"
     settings = {**NOTHING, "providers": {"local": local_provider(home, tiny_model, "one")}}
-    with _tray(home, settings) as valet:
+    with _tray(home, settings, command=command) as valet:
         valet.post("/load", {"model": "one"})
         assert engine_pids(home)
         assert valet.end(number, within_s=END_S) == 0
@@ -117,10 +120,13 @@ def test_a_signal_ends_everything_in_order(tmp_path: Path, tiny_model: Path, num
         assert "Traceback" not in _said(valet)
 
 
+@pytest.mark.parametrize("command", [(), ("serve",)], ids=["tray", "serve"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_signals_that_keep_coming_change_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """Up to the very end. `serve` has a gap of microseconds when its loop gives signals back."""
-    with _tray(tmp_path / "home") as valet:
+def test_signals_that_keep_coming_change_nothing(
+    tmp_path: Path, number: signal.Signals, command: tuple[str, ...]
+) -> None:
+    """Up to the very end of the process."""
+    with _tray(tmp_path / "home", command=command) as valet:
         end_s, code = time.monotonic() + END_S, None
         while code is None:
             assert time.monotonic() < end_s
@@ -131,11 +137,12 @@ def test_signals_that_keep_coming_change_nothing(tmp_path: Path, number: signal.
         assert "Traceback" not in _said(valet)
 
 
-def test_a_signal_that_was_ignored_from_the_start_stays_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [(), ("serve",)], ids=["tray", "serve"])
+def test_a_signal_that_was_ignored_from_the_start_stays_so(tmp_path: Path, command: tuple[str, ...]) -> None:
     """`nohup tray-valet`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        valet = _tray(tmp_path / "home")
+        valet = _tray(tmp_path / "home", command=command)
         valet.start()
     finally:
         signal.signal(signal.SIGHUP, before)
