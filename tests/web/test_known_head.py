@@ -10,6 +10,7 @@ import pytest
 
 from tests.web.wire import router_site, serving
 from tray_valet.core.config import Settings
+from tray_valet.web.answer_head import answer_head
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import RouterKeys
 from tray_valet.web.known_head import KnownHead, known_head
@@ -97,7 +98,7 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
     body = (await receive())["body"]
     answer = scope[ANSWER_KEY]
     told = b"|".join([scope["path"].encode(), scope["query_string"], dict(scope["headers"])[b"x-a"], body])
-    answer.start(200, [(b"content-length", b"%d" % len(told))])
+    answer.start(200, answer_head(()), len(told))
     answer.writer.write(told, has_more=False)
 
 
@@ -186,7 +187,7 @@ class _AtOnce:
     def serve_now(self, scope: Any, work_on: Any, on_over: Any) -> bool:
         self.answered += 1
         answer = scope[ANSWER_KEY]
-        answer.start(200, [(b"content-length", b"%d" % len(answer.body))])
+        answer.start(200, answer_head(()), len(answer.body))
         answer.writer.write(answer.body, has_more=False)
         on_over()
         return True

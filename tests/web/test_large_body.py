@@ -11,6 +11,7 @@ import pytest
 
 from tests.web.wire import serving
 from tray_valet.core.config import Settings
+from tray_valet.web.answer_head import answer_head
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import RouterKeys
 from tray_valet.web.large_body import BodyMemory, LargeBody, is_large
@@ -31,7 +32,7 @@ class Told:
         self.kinds.append(type(body))
         echo = bytes(body[:20]) + b"..." + bytes(body[-20:]) + b" %d %d" % (len(body), sum(body[::997]))
         answer = scope[ANSWER_KEY]
-        answer.start(200, [(b"content-length", b"%d" % len(echo))])
+        answer.start(200, answer_head(()), len(echo))
         answer.writer.write(echo, has_more=False)
 
 

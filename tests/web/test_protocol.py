@@ -14,6 +14,7 @@ import pytest
 from tests.web.wire import serving
 from tray_valet.core.config import Settings
 from tray_valet.web.answer_cycle import AnswerCycle
+from tray_valet.web.answer_head import answer_head
 from tray_valet.web.guard import Guard
 from tray_valet.web.keys import RouterKeys
 from tray_valet.web.policies import router_policy
@@ -26,9 +27,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
     body = (await receive())["body"]
-    headers = [(b"content-length", b"%d" % len(body))]
     answer = scope[ANSWER_KEY]
-    answer.start(200, headers)
+    answer.start(200, answer_head(()), len(body))
     answer.writer.write(body, has_more=False)
 
 

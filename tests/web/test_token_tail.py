@@ -30,7 +30,7 @@ from tray_valet.web.token_tail import TokenTail
 )
 def test_a_whole_answer_tells_its_tokens(answer: bytes, tokens: tuple[int | None, int | None]) -> None:
     tail = TokenTail()
-    tail.add(answer, is_stream=False)
+    tail.add(answer)
     assert tail.tokens() == tokens
 
 
@@ -39,21 +39,32 @@ def test_figures_at_the_end_of_a_long_answer_are_found_wherever_it_is_cut() -> N
     for size in (1000, 30_000, 100_020, 100_040):
         tail = TokenTail()
         for place in range(0, len(answer), size):
-            tail.add(answer[place : place + size], is_stream=False)
+            tail.add(answer[place : place + size])
         assert tail.tokens() == (20, 64), size
 
 
 def test_a_stream_that_tells_nothing_counts_its_events() -> None:
     tail = TokenTail()
+    tail.is_stream = True
     for _ in range(3):
-        tail.add(b'data: {"choices":[]}\n\n', is_stream=True)
-    tail.add(b"data: [DONE]\n\n", is_stream=True)
+        tail.add(b'data: {"choices":[]}\n\n')
+    tail.add(b"data: [DONE]\n\n")
     assert tail.tokens() == (None, 3)
 
 
 def test_anthropics_streams_tell_the_prompt_at_their_beginning() -> None:
     tail = TokenTail()
-    tail.add(b'event: message_start\ndata: {"message":{"usage":{"input_tokens":11}}}\n\n', is_stream=True)
-    tail.add(b"data: " + b"x" * 40_000 + b"\n\n", is_stream=True)
-    tail.add(b'event: message_delta\ndata: {"usage":{"output_tokens":15}}\n\n', is_stream=True)
+    tail.is_stream = True
+    tail.add(b'event: message_start\ndata: {"message":{"usage":{"input_tokens":11}}}\n\n')
+    tail.add(b"data: " + b"x" * 40_000 + b"\n\n")
+    tail.add(b'event: message_delta\ndata: {"usage":{"output_tokens":15}}\n\n')
     assert tail.tokens() == (11, 15)
+
+
+def test_events_are_counted_also_where_they_are_not_kept() -> None:
+    tail = TokenTail()
+    tail.is_stream = True
+    for _ in range(3000):
+        tail.add(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+    tail.add(b"data: [DONE]\n\n")
+    assert tail.tokens() == (None, 3000)

@@ -142,21 +142,18 @@ class Dispatcher:
 
     def admit_now(self, wish: Wish) -> ActiveLease | None:
         """A lease if nothing is in the way: the first candidate is open, ready and has room. Else None."""
-        ways = self._routes.known(wish.model)
-        if ways is None or ways.fixed is None or wish.path in NEEDS_NO_MODEL:
+        door = self._routes.door(wish.model, wish.path)
+        if door is None or self._closed_by(door.demand) is not None:
             return None
-        candidate = ways.fixed[0]
-        ref = candidate.ref
-        line = self._lines.get(ref)
-        if line is None or self._routes.standing(candidate, wish.path, ()) is not Standing.OPEN:
+        candidate = door.candidate
+        line = self._lines.get(candidate.ref)
+        if line is None or not line.take_ready(wish.client, context_of(wish, candidate)):
             return None
-        if not line.take_ready(wish.client, context_of(wish, candidate)):
-            return None
-        lease = self._lease(wish, candidate, is_gate_open=True)
+        lease = self._lease_at(door.slot, wish, candidate)
         if lease is None:
             line.end(wish.client)
             return None
-        lease.reason = "alias" if ways.plan.is_alias else "model"
+        lease.reason = door.reason
         line.admitted_total += 1
         return lease
 
@@ -315,7 +312,7 @@ class Dispatcher:
             line.settle()
         return lease
 
-    def _lease(self, wish: Wish, candidate: Candidate, *, is_gate_open: bool = False) -> ActiveLease | None:
+    def _lease(self, wish: Wish, candidate: Candidate) -> ActiveLease | None:
         """A lease on a model that is ready at this moment; None when it is not, after all.
 
         Raises Paused: a pause may have begun while the request waited.
@@ -324,8 +321,12 @@ class Dispatcher:
         slot = self._fleet.slots.get(ref.provider)
         if slot is None:
             return None
-        if not is_gate_open and (refusal := self._closed_by(slot.demand(ref.model))):
+        if refusal := self._closed_by(slot.demand(ref.model)):
             raise refusal
+        return self._lease_at(slot, wish, candidate)
+
+    def _lease_at(self, slot: Slot, wish: Wish, candidate: Candidate) -> ActiveLease | None:
+        ref = candidate.ref
         try:
             upstream = slot.provider.upstream(ref.model)
         except ValetError:

@@ -190,7 +190,7 @@ class Fleet:
                 ConditionType.UNREACHABLE,
                 f"Stopped by you. Start it with: tray-valet service start {slot.name}",
             )
-        self._on_change()
+        self._note_change()
 
     def note_gone(self, ref: ModelRef) -> None:
         """Note that a model's process is known to have ended, without waiting for the next look."""

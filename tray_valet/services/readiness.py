@@ -56,7 +56,7 @@ class Readiness:
         """Whether the next request may go to a model, and how."""
         ref = line.ref
         slot = self._fleet.slots.get(ref.provider)
-        if ref in self._elsewhere or (slot is not None and not slot.provider.can_unload):
+        if (slot is not None and not slot.provider.can_unload) or ref in self._elsewhere:
             return Room.READY  # there is nothing to load
         assert self.loader is not None
         loaded = self._fleet.is_loaded(ref)

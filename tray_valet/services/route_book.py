@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from weakref import WeakSet
 
+import msgspec
+
 from tray_valet.core.config import Settings
 from tray_valet.core.dialects import NEEDS_NO_MODEL
 from tray_valet.core.errors import NotSupported, Paused
@@ -29,11 +31,22 @@ _MOST_NAMES = 1024  # spellings of what exists; then the book begins anew
 _FIRST_LIST_S = 1.0  # how long a route waits, once, for a provider that has never said what it has
 
 
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """The first candidate of a name, for one path: open, but for a pause, as long as nothing changes."""
+
+    candidate: Candidate
+    slot: Slot
+    demand: Demand
+    reason: str
+
+
 class Ways:
-    """A name's plan; `fixed` are its candidates where their order is the same for every request."""
+    """A name's plan; `fixed` are its candidates where their order is the same for every request. `doors`: by
+    path, those that were found."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.doors: dict[str, Door] = {}
         has_choice = any(len(step.members) > 1 for step in plan.steps)
         self.fixed = None if has_choice else candidates_of(plan, lambda _: Load())
 
@@ -75,6 +88,24 @@ class RouteBook:
             ways = self._ways[name] = Ways(plan)
         return ways
 
+    def door(self, name: str, path: str) -> Door | None:
+        """The door that a request finds open, pauses aside; None where it takes more to tell."""
+        ways = self.known(name)
+        if ways is None:
+            return None
+        door = ways.doors.get(path)
+        if door is None and ways.fixed is not None and path not in NEEDS_NO_MODEL:
+            candidate = ways.fixed[0]
+            if self._standing_but_for_pauses(candidate, path, ()) is Standing.OPEN:
+                slot = self._fleet.slots[candidate.ref.provider]
+                door = ways.doors[path] = Door(
+                    candidate=candidate,
+                    slot=slot,
+                    demand=slot.demand(candidate.ref.model),
+                    reason="alias" if ways.plan.is_alias else "model",
+                )
+        return door
+
     async def ask(self, name: str) -> Ways:
         """What a name stands for; providers are asked where it is not known. Raises UnknownModel, or
         ProviderUnreachable where the provider that it names does not answer."""
@@ -94,14 +125,22 @@ class RouteBook:
 
     def standing(self, candidate: Candidate, path: str, failed: Collection[ModelRef]) -> Standing:
         """How a candidate stands now."""
+        standing = self._standing_but_for_pauses(candidate, path, failed)
+        if standing in (Standing.OPEN, Standing.DOWN) and path not in NEEDS_NO_MODEL:
+            ref = candidate.ref
+            if self._closed_by(self._fleet.slots[ref.provider].demand(ref.model)) is not None:
+                return Standing.CLOSED
+        return standing
+
+    def _standing_but_for_pauses(
+        self, candidate: Candidate, path: str, failed: Collection[ModelRef]
+    ) -> Standing:
         ref = candidate.ref
         slot = self._fleet.slots.get(ref.provider)
         if ref in failed or slot is None:
             return Standing.FAILED
         if path not in slot.provider.paths:
             return Standing.UNSERVED
-        if path not in NEEDS_NO_MODEL and self._closed_by(slot.demand(ref.model)) is not None:
-            return Standing.CLOSED
         if slot.is_down or not (slot.is_listed or slot.has(ref.model)):
             return Standing.DOWN  # or it has never said what it has
         return Standing.OPEN

@@ -7,16 +7,17 @@ system are the dearest parts of a short answer. Must not: change what uvicorn se
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from tray_valet.web.bodies import ClientGoneError, too_large
 from tray_valet.web.large_body import BodyMemory, Connection, LargeBody, is_large
 
-Headers = list[tuple[bytes, bytes]]
 _BODILESS = frozenset({204, 304})
 
 
@@ -24,6 +25,11 @@ class ReadingConnection(Connection, Protocol):
     """The server's side of the connection."""
 
     body_memory: BodyMemory
+    transport: asyncio.Transport
+    flow: FlowControl
+    logger: logging.Logger
+
+    def on_response_complete(self) -> None: ...
 
     def give_to_worker(self, cycle: AnswerCycle) -> None: ...
 
@@ -33,8 +39,18 @@ class ReadingConnection(Connection, Protocol):
 class AnswerCycle(RequestResponseCycle):
     """Takes the place of uvicorn's before the request is begun."""
 
-    connection: ReadingConnection
+    # What hardly any request changes is said here once: to set it for each would be half of making one.
+    access_log = False
+    default_headers: ClassVar[list[tuple[bytes, bytes]]] = []  # type: ignore[misc]
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
     continued_by: Any = None  # the ASGI app that goes on with it; None = the server's
+    _event: asyncio.Event | None = None
+    _is_body_taken = False
     _on_gone: Callable[[], None] | None = None
     _memory: bytearray | None = None  # that a large body is in
     _head: list[bytes] | None = None
@@ -42,6 +58,39 @@ class AnswerCycle(RequestResponseCycle):
     _parts: list[bytes] | None = None  # of a body that `gather` waits for
     _parts_bytes = 0
     _most_bytes = 0
+
+    def __init__(
+        self,
+        connection: ReadingConnection,
+        scope: Any,
+        body: bytes | None = None,
+        *,
+        is_kept: bool,
+        is_question_back: bool = False,
+    ) -> None:
+        """`body`: all of it, where that has come. `is_kept`: the connection is, afterwards.
+        `is_question_back`: the client waits for a word before it sends the body."""
+        self.connection = connection
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.on_response = connection.on_response_complete
+        self.keep_alive = is_kept
+        self.waiting_for_100_continue = is_question_back
+        self.body: bytes | bytearray = bytearray()  # type: ignore[assignment]
+        if body is not None:
+            self.body, self.more_body = body, False
+
+    @property
+    def message_event(self) -> asyncio.Event:  # type: ignore[override]
+        """Set when there is something to receive. Most requests are answered without it, and make none."""
+        event = self._event
+        if event is None:
+            event = self._event = asyncio.Event()
+            if not self.more_body and not self._is_body_taken:
+                event.set()
+        return event
 
     def add(self, body: bytes) -> bool:
         """Take a piece of the body. Whether no more should be read until somebody asks for it."""
@@ -65,7 +114,9 @@ class AnswerCycle(RequestResponseCycle):
     def forget_body(self) -> None:
         """It has been taken."""
         self.body = bytearray()
-        self.message_event.clear()
+        self._is_body_taken = True
+        if self._event is not None:
+            self._event.clear()
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Have `call` called when the client leaves, soon if it has left already; None: nothing any more.
@@ -150,35 +201,32 @@ class AnswerCycle(RequestResponseCycle):
         """Wait until the client takes more, or is gone."""
         await self.flow.drain()
 
-    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
+    def start(self, status: int, lines: bytes, length: int | None) -> None:
         """The head, which goes out with the first part of the body: that follows at once.
 
-        `lines`: more of it (each with its line break), after `headers`. For requests other than HEAD.
+        `lines` of it, each with its line break; `length` of the body, None = not known. For requests other
+        than HEAD.
         """
         if self.response_started:
             raise RuntimeError("The answer has begun already.")
-        head = [STATUS_LINE[status]]
-        # HTTP/1.0 knows no chunks: there an answer without a length ends with the connection.
-        self._ends_by_closing = self.scope["http_version"] == "1.0"
-        self.chunked_encoding = not self._ends_by_closing and status not in _BODILESS
-        for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
-            if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = self._ends_by_closing = False
-        text = b"".join(head)
-        if text.count(b"\n") != len(headers) + 1 or text.count(b"\r") != len(headers) + 1 or b"\0" in text:
-            raise RuntimeError("A header has a line break in it.")
-        self._head = [text, lines]
-        if status in _BODILESS:
-            self.expected_content_length, self._ends_by_closing = 0, False
-        if self._ends_by_closing:
-            self.keep_alive = False
-        if not self.keep_alive:
-            self._head.append(b"connection: close\r\n")
-        self._head.append(b"transfer-encoding: chunked\r\n\r\n" if self.chunked_encoding else b"\r\n")
         self.response_started = True
         self.waiting_for_100_continue = False
+        if status in _BODILESS:
+            self.chunked_encoding, self.expected_content_length = False, 0
+            framing = b"\r\n"
+        elif length is not None:
+            self.chunked_encoding, self.expected_content_length = False, length
+            framing = b"content-length: %d\r\n\r\n" % length
+        elif self.scope["http_version"] == "1.0":
+            # It knows no chunks: there an answer without a length ends with the connection.
+            self._ends_by_closing, self.chunked_encoding, self.keep_alive = True, False, False
+            framing = b"\r\n"
+        else:
+            self.chunked_encoding = True
+            framing = b"transfer-encoding: chunked\r\n\r\n"
+        if not self.keep_alive:
+            framing = b"connection: close\r\n" + framing
+        self._head = [STATUS_LINE[status], lines, framing]
 
     def write(self, body: bytes, *, has_more: bool) -> None:
         """Send a part of the body, and before the first the head. A client that is gone gets nothing."""
@@ -186,6 +234,9 @@ class AnswerCycle(RequestResponseCycle):
             return
         if self.response_complete:
             raise RuntimeError("The answer is complete already.")
+        if self._head is None and has_more and body and self.chunked_encoding:  # as most of a stream
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return
         parts, self._head = self._head or [], None
         if self.chunked_encoding:
             if body:
@@ -202,7 +253,8 @@ class AnswerCycle(RequestResponseCycle):
         self.transport.write(b"".join(parts))
         if not has_more:
             self.response_complete = True
-            self.message_event.set()
+            if self._event is not None:
+                self._event.set()
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()

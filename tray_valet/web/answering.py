@@ -11,6 +11,7 @@ from email.utils import formatdate
 
 from starlette.types import Message, Receive, Send
 
+from tray_valet.web.answer_head import ALL_CARRY, AnswerHead, answer_head
 from tray_valet.web.bodies import Body, discard_rest
 from tray_valet.web.errors import Answer
 from tray_valet.web.policies import GuardPolicy
@@ -27,7 +28,6 @@ _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _ALLOWED_HEADERS = b"content-type, authorization, x-api-key, x-request-priority"
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-_MAY_DIFFER = frozenset({*(name for name, _ in _ALWAYS), b"cache-control", b"content-security-policy"})
 
 
 class UsualHeaders:
@@ -112,12 +112,13 @@ class Answering:
         assert self._cycle is not None
         return self._cycle
 
-    def start(self, status: int, headers: _Headers) -> None:
+    def start(self, status: int, head: AnswerHead, length: int | None) -> None:
         """The head, with our headers; it goes out with the first part of the body. See `DirectAnswer`."""
-        if self._is_usual(headers):
-            self.writer.start(status, headers, self._usual.lines(is_page=self._is_page))
+        if head.is_plain and self._origin is None:
+            lines = head.lines + self._usual.lines(is_page=self._is_page)
         else:
-            self.writer.start(status, self._complete(headers))
+            lines = answer_head(tuple(self._complete(list(head.headers)))).lines
+        self.writer.start(status, lines, length)
         self._is_started = True
 
     async def refuse(self, answer: Answer, receive: Receive) -> None:
@@ -153,7 +154,7 @@ class Answering:
 
     def _is_usual(self, headers: _Headers) -> bool:
         """Whether an answer with these headers gets the same ones of ours as nearly all do."""
-        return self._origin is None and _MAY_DIFFER.isdisjoint(dict(headers))
+        return self._origin is None and ALL_CARRY.isdisjoint(dict(headers))
 
     def _complete(self, headers: _Headers) -> _Headers:
         if self._is_usual(headers):

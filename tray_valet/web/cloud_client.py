@@ -48,12 +48,13 @@ class CloudClient:
         """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed."""
         import httpx
 
+        head = request.head
         try:
             asked = httpx.Request(
-                request.method.decode(),
-                request.base_url.rstrip("/") + request.target.decode("latin-1"),
+                head.method.decode(),
+                head.base_url.rstrip("/") + head.target.decode("latin-1"),
                 # What comes is passed on as it is, so it must not be compressed for us.
-                headers=[*request.headers, (b"accept-encoding", b"identity")],
+                headers=[*head.headers, (b"accept-encoding", b"identity")],
                 content=request.body if isinstance(request.body, bytes) else b"".join(request.body),
             )
             response = await self._get().send(asked, stream=True)
@@ -62,7 +63,7 @@ class CloudClient:
         except httpx.TimeoutException as error:
             raise ProviderUnreachable(f"{request.who} does not answer in time.") from error
         except httpx.InvalidURL as error:
-            raise ProviderUnreachable(f"{request.base_url!r} is not an address.") from error
+            raise ProviderUnreachable(f"{head.base_url!r} is not an address.") from error
         except (httpx.HTTPError, OSError) as error:
             raise UpstreamFailed(f"{request.who} broke off before it answered.") from error
         return CloudResponse(self, response, request.who)
@@ -99,7 +100,10 @@ class CloudResponse:
 
     def __init__(self, client: CloudClient, response: httpx.Response, who: str) -> None:
         self.status = response.status_code
-        self.headers: Headers = [(name.lower(), value) for name, value in response.headers.raw]
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        self.headers: Headers = [pair for pair in headers if pair[0] not in (b"content-length", b"date")]
+        length = response.headers.get("content-length", "")
+        self.length = int(length) if length.isdecimal() else None
         self._client = client
         self._response = response
         self._who = who

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from tray_valet.core.dialects import Dialect, Framing, Operation
+from tray_valet.web.answer_head import AnswerHead, Header, answer_head
 from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.dialect_errors import Failure, answer_at, stream_error
 from tray_valet.web.requests import DirectAnswer
 from tray_valet.web.whole_events import WholeEvents, WholeLines
 
-Headers = list[tuple[bytes, bytes]]
 SIGN_OF_LIFE_S = 3.0
 _LAST_WORD_S = 0.3
 _COMMENT = b": waiting for the model\n\n"
-_EARLY_HEAD: tuple[tuple[bytes, bytes], ...] = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"x-accel-buffering", b"no"),
+_EARLY_HEAD = answer_head(
+    ((b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no"))
 )
 
 
@@ -30,20 +30,20 @@ class Delivery:
 
     __slots__ = (
         "_answer",
-        "_client",
         "_has_written",
         "_operation",
         "_signs",
         "_whole",
         "answer_bytes",
         "began_s",
+        "client",
         "has_answer",
         "status",
     )
 
     def __init__(self, answer: DirectAnswer, operation: Operation) -> None:
         self._answer = answer
-        self._client = answer.writer
+        self.client = answer.writer
         self._operation = operation
         self._whole: WholeEvents | WholeLines | None = None
         self._signs: SignsOfLife | None = None
@@ -66,11 +66,11 @@ class Delivery:
     @property
     def is_writable(self) -> bool:
         """Whether the client is there and takes what is written: else `drain` first."""
-        return self._client.is_writable
+        return self.client.is_writable
 
     async def drain(self) -> None:
         """Wait until the client takes more, or is gone."""
-        await self._client.drain()
+        await self.client.drain()
 
     # -- signs of life ---------------------------------------------------------------------------------
 
@@ -87,16 +87,19 @@ class Delivery:
 
     def give_sign(self) -> None:
         """Tell the client that it is not forgotten."""
-        if not self._client.is_writable:
+        if not self.client.is_writable:
             return  # who does not read what has come waits for no sign
         if not self.is_started:
-            self._start(200, list(_EARLY_HEAD), Framing.EVENTS)
-        self._client.write(_COMMENT, has_more=True)
+            self._start(200, _EARLY_HEAD, Framing.EVENTS, None)
+        self.client.write(_COMMENT, has_more=True)
 
     # -- the answer: each of these is sent at once; look first whether the client `is_writable` ---------
 
-    def begin(self, status: int, headers: Headers, framing: Framing | None) -> None:
-        """The head of an engine's answer; passed over where a sign of life has sent one.
+    def begin(
+        self, status: int, head: AnswerHead, framing: Framing | None, length: int | None = None
+    ) -> None:
+        """The head of an engine's answer, and its length if that is known; passed over where a sign of life
+        has sent one.
 
         `write` or `finish` follows at once.
         """
@@ -105,7 +108,7 @@ class Delivery:
         self.has_answer = True
         self.began_s = time.monotonic()
         if not self.status:
-            self._start(status, headers, framing)
+            self._start(status, head, framing, length)
 
     def write(self, piece: bytes) -> None:
         """The next bytes; a stream goes out in whole frames only."""
@@ -114,24 +117,24 @@ class Delivery:
         if piece or not self._has_written:
             self._has_written = True  # an empty piece too: the head waits for the first
             self.answer_bytes += len(piece)
-            self._client.write(piece, has_more=True)
+            self.client.write(piece, has_more=True)
 
     def finish(self, piece: bytes = b"") -> None:
         """The last bytes, and the end."""
         if self._whole is not None:
             piece = self._whole.pass_on(piece) + self._whole.finish()
         self.answer_bytes += len(piece)
-        self._client.write(piece, has_more=False)
+        self.client.write(piece, has_more=False)
 
-    async def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
+    async def send_whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """A whole answer that nobody streams. Where a head has gone out already: its error event."""
         self.abandon()
         if self.is_started:
             await self._last_word(_framed(self._operation.dialect, body))
             return
         self.answer_bytes += len(body)
-        self._start(status, [*headers, (b"content-length", str(len(body)).encode())], None)
-        self._client.write(body, has_more=False)
+        self._start(status, answer_head(tuple(headers)), None, len(body))
+        self.client.write(body, has_more=False)
 
     async def fail(self, error: Failure) -> None:
         """Tell the client of a failure, in the way that is still open.
@@ -150,19 +153,19 @@ class Delivery:
         """An event of our own, and the end; a client that does not read is not waited for."""
         if self._whole is None:
             raise ClientGoneError
-        if not self._client.is_writable:
+        if not self.client.is_writable:
             try:
                 async with asyncio.timeout(_LAST_WORD_S):
-                    await self._client.drain()
+                    await self.client.drain()
             except TimeoutError:
                 raise ClientGoneError from None
-        self._client.write(self._whole.cut() + event, has_more=False)
+        self.client.write(self._whole.cut() + event, has_more=False)
 
-    def _start(self, status: int, headers: Headers, framing: Framing | None) -> None:
+    def _start(self, status: int, head: AnswerHead, framing: Framing | None, length: int | None) -> None:
         self.status = status
         if framing is not None:
             self._whole = WholeEvents() if framing is Framing.EVENTS else WholeLines()
-        self._answer.start(status, headers)
+        self._answer.start(status, head, length)
 
 
 class SignsOfLife:

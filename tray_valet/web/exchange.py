@@ -8,7 +8,7 @@ failures (they are raised).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,21 +16,21 @@ import msgspec
 from tray_valet.core.commands import Lease
 from tray_valet.core.dialects import Framing
 from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.answer_head import AnswerHead, Header
 from tray_valet.web.delivery import Delivery
 from tray_valet.web.ends import Silence
 from tray_valet.web.json_faults import MALFORMED
 from tray_valet.web.passed_headers import (
-    Headers,
     framing_of,
-    headers_downstream,
+    head_downstream,
+    head_of_ours,
     headers_upstream,
-    lease_headers,
 )
 from tray_valet.web.passing import Passing, next_chunk
 from tray_valet.web.question import Question, question_for
 from tray_valet.web.request_body import Asked
 from tray_valet.web.token_tail import TokenTail
-from tray_valet.web.upstream_client import UpstreamClient, UpstreamRequest, UpstreamResponse
+from tray_valet.web.upstream_client import UpstreamClient, UpstreamHead, UpstreamRequest, UpstreamResponse
 from tray_valet.web.upstream_connection import Connection
 
 _REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
@@ -43,7 +43,7 @@ _JSON = (b"content-type", b"application/json")
 class RejectedError(UpstreamFailed):
     """The engine answered with a refusal of its own, which another candidate may make good."""
 
-    def __init__(self, who: str, status: int, headers: Headers, body: bytes) -> None:
+    def __init__(self, who: str, status: int, headers: Sequence[Header], body: bytes) -> None:
         said = _message_of(body)
         super().__init__(f"{who} answered {status}: {said}" if said else f"{who} answered {status}.")
         self.status = status
@@ -130,7 +130,7 @@ class Exchange:
             raise RejectedError(
                 self._lease.ref.provider,
                 response.status,
-                headers_downstream(response.status, response.headers, self._lease, is_stream=False),
+                head_downstream(response.headers, self._lease).answer.headers,
                 await self._refusal(response, question),
             )
         if (
@@ -152,18 +152,26 @@ class Exchange:
     # -- asking ----------------------------------------------------------------------------------------
 
     def _request_for(self, question: Question) -> UpstreamRequest:
-        upstream = self._lease.upstream
-        headers = headers_upstream(self._asked.headers)
-        headers.append(_JSON)
-        for name, value in upstream.headers.items():
-            headers.append(_encoded(name, value))
         return UpstreamRequest(
+            head=self._head_for(question), body=question.body, who=self._lease.ref.provider
+        )
+
+    def _head_for(self, question: Question) -> UpstreamHead:
+        upstream, asked = self._lease.upstream, self._asked
+        known = asked.known
+        if known is not None and known.upstream == upstream:
+            head = known.upstream_head
+            if head is not None and head.target == question.target:
+                return head
+        theirs = (_encoded(name, value) for name, value in upstream.headers.items())
+        head = UpstreamHead(
             base_url=upstream.base_url,
             target=question.target,
-            headers=headers,
-            body=question.body,
-            who=self._lease.ref.provider,
+            headers=(*headers_upstream(asked.headers), _JSON, *theirs),
         )
+        if known is not None:
+            known.upstream, known.upstream_head = upstream, head
+        return head
 
     async def _open(self, question: Question) -> UpstreamResponse:
         request = self._request or self._request_for(question)
@@ -196,15 +204,16 @@ class Exchange:
         """A whole answer from a stream that only we asked for."""
         assembler = question.assembler
         assert assembler is not None
+        self._tail.is_stream = True
         while (chunk := await next_chunk(response, self._silence)) is not None:
             assembler.feed(chunk)
-            self._tail.add(chunk, is_stream=True)
+            self._tail.add(chunk)
             if assembler.error is not None:
                 break
         if assembler.error is not None:
             status, body = assembler.error
             if is_failure(status) or self._is_for_the_next(status):
-                raise RejectedError(self._lease.ref.provider, status, self._own_headers(), body)
+                raise RejectedError(self._lease.ref.provider, status, self._own_head().headers, body)
             self._deliver_whole(status, body)
             return
         self._deliver_whole(_OK, assembler.finish())
@@ -218,31 +227,29 @@ class Exchange:
             self._deliver_whole(response.status, body)
             return
         status, kind = native.head(response.status)
+        self._tail.is_stream = native.is_stream
         while (chunk := await next_chunk(response, self._silence)) is not None:
-            self._tail.add(chunk, is_stream=native.is_stream)
+            self._tail.add(chunk)
             if piece := native.feed(chunk):
                 if not delivery.is_writable:
                     await delivery.drain()
                 if not delivery.has_answer:
-                    delivery.begin(status, self._own_headers(kind), Framing.EVENTS)
+                    delivery.begin(status, self._own_head(kind), Framing.EVENTS)
                 delivery.write(piece)
         rest = native.finish()
         if not native.is_stream:
             self._deliver_whole(status, rest)
             return
         if not delivery.has_answer:
-            delivery.begin(status, self._own_headers(kind), Framing.EVENTS)
+            delivery.begin(status, self._own_head(kind), Framing.EVENTS)
         delivery.finish(rest)
 
     def _deliver_whole(self, status: int, body: bytes) -> None:
-        headers = [*self._own_headers(), (b"content-length", str(len(body)).encode())]
-        self._delivery.begin(status, headers, None)
+        self._delivery.begin(status, self._own_head(), None, len(body))
         self._delivery.finish(body)
 
-    # -- headers ---------------------------------------------------------------------------------------
-
-    def _own_headers(self, kind: bytes = _JSON[1]) -> Headers:
-        return [(b"content-type", kind), *lease_headers(self._lease)]
+    def _own_head(self, kind: bytes = _JSON[1]) -> AnswerHead:
+        return head_of_ours(kind, self._lease)
 
 
 def is_failure(status: int) -> bool:

@@ -71,7 +71,7 @@ class Guard:
         body = cycle.whole_body()
         if body is None:
             return False
-        known: KnownHead | None = scope.pop(KNOWN_KEY, None)
+        known: KnownHead | None = scope.get(KNOWN_KEY)
         head = RequestHead(scope) if known is None or known.head is None else known.head
         policy = self._policy()
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Send
 
-_Headers = list[tuple[bytes, bytes]]
+from tray_valet.web.answer_head import AnswerHead
 
 
 class KeptAnswer:
@@ -31,11 +31,12 @@ class KeptAnswer:
     async def drain(self) -> None:
         """At once: it takes everything."""
 
-    def start(self, status: int, headers: _Headers, lines: bytes = b"") -> None:
+    def start(self, status: int, head: AnswerHead, length: int | None) -> None:
         """Keep the head."""
-        more = [line.split(b": ", 1) for line in lines.split(b"\r\n") if line]
-        whole = [*headers, *((name, value) for name, value in more)]
-        self._messages.append({"type": "http.response.start", "status": status, "headers": whole})
+        headers = list(head.headers)
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        self._messages.append({"type": "http.response.start", "status": status, "headers": headers})
 
     def write(self, body: bytes, *, has_more: bool) -> None:
         """Keep a part of the body."""

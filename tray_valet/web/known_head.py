@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tray_valet.core.models import Upstream
 from tray_valet.web.policies import GuardPolicy
 from tray_valet.web.requests import RequestHead
+from tray_valet.web.upstream_client import UpstreamHead
 
 _HEAD_END = b"\r\n\r\n"
 _MOST_BYTES = 8 * 1024
@@ -26,16 +28,31 @@ _Headers = list[tuple[bytes, bytes]]
 class KnownHead:
     """The head of a request that was whole in one piece, and what it meant."""
 
-    __slots__ = ("_after", "_before", "_headers", "_length_at", "_scope", "head", "passed_by")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_headers",
+        "_length_at",
+        "_scope",
+        "head",
+        "names",
+        "passed_by",
+        "upstream",
+        "upstream_head",
+    )
 
     def __init__(self, before: bytes, after: bytes, scope: dict[str, Any]) -> None:
         self._before = before  # up to the figure of Content-Length
         self._after = after  # from there to the head's end
         self._scope = scope
         self._headers: _Headers = scope["headers"].copy()
-        self._length_at = [name for name, _ in self._headers].index(_LENGTH_NAME)
+        names = [name for name, _ in self._headers]
+        self._length_at = names.index(_LENGTH_NAME)
+        self.names = frozenset(names)
         self.head: RequestHead | None = None  # with the length of one of its requests
         self.passed_by: GuardPolicy | None = None  # all checks but those of its key and its body
+        self.upstream: Upstream | None = None  # where the last question with this head went,
+        self.upstream_head: UpstreamHead | None = None  # and with which head
 
     def body_in(self, data: bytes) -> bytes | None:
         """The body of a request with this head that `data` is, exactly; else None."""

@@ -5,13 +5,16 @@ Decides: which pass, and which of ours an engine's answer gets. Must not: read b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+
+import msgspec
 
 from tray_valet.core.commands import Lease
 from tray_valet.core.dialects import Framing
+from tray_valet.web.answer_head import AnswerHead, Header, answer_head
 
-Headers = list[tuple[bytes, bytes]]
-_ERROR = 400
+Headers = list[Header]
 # RFC 9110, 7.6.1, and what belongs to one hop or to us alone.
 _NOT_UPSTREAM = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -41,22 +44,35 @@ def headers_upstream(headers: Headers) -> Headers:
     return _passed_on(headers, _NOT_UPSTREAM)
 
 
-def headers_downstream(status: int, headers: Headers, lease: Lease, *, is_stream: bool) -> Headers:
-    """Those of an engine's answer that its client gets too, and who answered."""
-    passed = _passed_on(headers, _NOT_DOWNSTREAM)
-    if is_stream or status >= _ERROR:
-        passed = [pair for pair in passed if pair[0] != b"content-length"]
-    passed += lease_headers(lease)
-    return passed
+class PassedHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The head of an engine's answer as its client gets it, and how the body is framed (None: not)."""
+
+    answer: AnswerHead
+    framing: Framing | None
 
 
-def lease_headers(lease: Lease) -> tuple[tuple[bytes, bytes], ...]:
+def head_downstream(headers: Headers, lease: Lease) -> PassedHead:
+    """The headers of an engine's answer that its client gets too, and who answered."""
     ref = lease.ref
-    return _headers_of(ref.provider, ref.model, lease.reason)
+    return _head_downstream(tuple(headers), ref.provider, ref.model, lease.reason)
+
+
+@lru_cache(maxsize=128)  # an engine's answers have the same head, as a rule: their lengths are told apart
+def _head_downstream(headers: tuple[Header, ...], provider: str, model: str, reason: str) -> PassedHead:
+    passed = _passed_on(headers, _NOT_DOWNSTREAM)
+    return PassedHead(
+        answer=answer_head((*passed, *_headers_of(provider, model, reason))), framing=framing_of(headers)
+    )
+
+
+def head_of_ours(kind: bytes, lease: Lease) -> AnswerHead:
+    """The head of an answer that we put into words, with who answered."""
+    ref = lease.ref
+    return answer_head(((b"content-type", kind), *_headers_of(ref.provider, ref.model, lease.reason)))
 
 
 @lru_cache(maxsize=256)
-def _headers_of(provider: str, model: str, reason: str) -> tuple[tuple[bytes, bytes], ...]:
+def _headers_of(provider: str, model: str, reason: str) -> tuple[Header, ...]:
     """What all answers carry: who answered, and why that one."""
     return (
         _UNBUFFERED,
@@ -74,14 +90,12 @@ def _header_text(text: str) -> bytes:
     return "".join(char if " " <= char <= "~" else "?" for char in plain).encode()
 
 
-def is_short(headers: Headers) -> bool:
-    """Whether an answer says that it is no longer than what is kept of a stream anyway."""
-    return any(
-        name == b"content-length" and len(value) < 6 and int(value) <= _SHORT_BYTES for name, value in headers
-    )
+def is_short(length: int | None) -> bool:
+    """Whether an answer of that length (None: not told) is no longer than what is kept of a stream anyway."""
+    return length is not None and length <= _SHORT_BYTES
 
 
-def framing_of(headers: Headers) -> Framing | None:
+def framing_of(headers: Sequence[Header]) -> Framing | None:
     """How an answer is streamed; None = it is not."""
     for name, value in headers:
         if name == b"content-type":
@@ -91,7 +105,7 @@ def framing_of(headers: Headers) -> Framing | None:
     return None
 
 
-def _passed_on(headers: Headers, dropped: frozenset[bytes]) -> Headers:
+def _passed_on(headers: Sequence[Header], dropped: frozenset[bytes]) -> Headers:
     """Without what is for one hop only: the known ones, and those that `Connection` names."""
     passed = []
     named: set[bytes] = set()

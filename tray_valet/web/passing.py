@@ -7,11 +7,10 @@ for each piece would cost more than the piece. Must not: judge refusals (`exchan
 from __future__ import annotations
 
 from tray_valet.core.commands import Lease
-from tray_valet.core.dialects import Framing
 from tray_valet.core.errors import UpstreamFailed
 from tray_valet.web.delivery import Delivery
 from tray_valet.web.ends import Silence
-from tray_valet.web.passed_headers import framing_of, headers_downstream, is_short
+from tray_valet.web.passed_headers import PassedHead, head_downstream, is_short
 from tray_valet.web.token_tail import TokenTail
 from tray_valet.web.upstream_client import UpstreamResponse
 
@@ -32,7 +31,6 @@ class Passing:
 
     __slots__ = (
         "_delivery",
-        "_framing",
         "_has_begun",
         "_is_over",
         "_is_tasks_turn",
@@ -46,7 +44,6 @@ class Passing:
         self._delivery = delivery
         self._tail = tail
         self._silence = silence
-        self._framing: Framing | None = None
         self._has_begun = False  # the head is on its way
         self._is_over = False
         self._is_tasks_turn = False  # the beginning is its
@@ -62,29 +59,36 @@ class Passing:
         It wakes for the end, for a client that does not read, and for what it has to judge.
         """
         self._silence.begins()
-        if self._is_tasks_turn or not self._delivery.is_writable:
+        delivery = self._delivery
+        if self._is_tasks_turn or not delivery.client.is_writable:
             return False
         if not self._has_begun:
-            if response.status >= _ERROR or self._delivery.is_started:
+            if response.status >= _ERROR or delivery.is_started:
                 return False
-            self._framing = framing_of(response.headers)
-            if self._framing is None:
+            head = head_downstream(response.headers, self._lease)
+            if head.framing is None:
                 if not response.is_complete:
-                    return is_short(response.headers)
+                    return is_short(response.length)
             elif not response.has_unread and not response.is_complete:
                 return True
-            self._begin(response)
-        self._pass_on(response.take(), is_end=response.is_complete)
-        return not self._is_over
+            self._begin(response, head)
+        chunk = response.take()
+        if response.is_complete:
+            self._pass_on(chunk, is_end=True)
+            return False
+        delivery.write(chunk)
+        self._tail.add(chunk)
+        return True
 
     async def run(self, response: UpstreamResponse) -> None:
         """Pass on the answer, or what is left of it. Raises UpstreamFailed if it breaks off."""
         delivery = self._delivery
         if not self._has_begun:
-            chunk = await self._beginning(response)
+            head = head_downstream(response.headers, self._lease)
+            chunk = await self._beginning(response, head)
             if not delivery.is_writable:
                 await delivery.drain()
-            self._begin(response)
+            self._begin(response, head)
             self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
         while not self._is_over:
             chunk = response.take() or await next_chunk(response, self._silence)
@@ -92,26 +96,26 @@ class Passing:
                 await delivery.drain()
             self._pass_on(chunk or b"", is_end=chunk is None or response.is_ended)
 
-    async def _beginning(self, response: UpstreamResponse) -> bytes | None:
+    async def _beginning(self, response: UpstreamResponse, head: PassedHead) -> bytes | None:
         """The first bytes, which the head waits for: until then another candidate may answer. Of an answer
         that is not streamed and short it is all."""
         self._is_tasks_turn = True
-        self._framing = framing_of(response.headers)
         chunk = response.take() or await next_chunk(response, self._silence)
-        if self._framing is None:
+        if head.framing is None:
             if self._delivery.is_started:
                 raise self._no_stream(chunk)
-            if chunk is not None and not response.is_ended and is_short(response.headers):
+            if chunk is not None and not response.is_ended and is_short(response.length):
                 chunk = await self._all_of(response, chunk)
         self._is_tasks_turn = False
         return chunk
 
-    def _begin(self, response: UpstreamResponse) -> None:
+    def _begin(self, response: UpstreamResponse, head: PassedHead) -> None:
         self._has_begun = True
-        headers = headers_downstream(
-            response.status, response.headers, self._lease, is_stream=self._framing is not None
+        framing = head.framing
+        self._tail.is_stream = framing is not None
+        self._delivery.begin(
+            response.status, head.answer, framing, response.length if framing is None else None
         )
-        self._delivery.begin(response.status, headers, self._framing)
 
     def _pass_on(self, chunk: bytes, *, is_end: bool) -> None:
         if self._is_over:
@@ -123,7 +127,7 @@ class Passing:
         else:
             self._delivery.write(chunk)
         if chunk:
-            self._tail.add(chunk, is_stream=self._framing is not None)
+            self._tail.add(chunk)
 
     async def _all_of(self, response: UpstreamResponse, begun: bytes) -> bytes:
         pieces = [begun]

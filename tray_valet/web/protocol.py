@@ -119,12 +119,9 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if body is None:
             return False
         self._due_s = None
-        self.scope = known.scope_for(body)  # type: ignore[assignment]
-        self.scope[KNOWN_KEY] = known  # type: ignore[literal-required]
-        self.expect_100_continue = False  # as another head may have left it
-        cycle = self._new_cycle(is_kept=True)
-        cycle.add(body)
-        cycle.more_body = False
+        scope = self.scope = known.scope_for(body)  # type: ignore[assignment]
+        cycle = self.cycle = AnswerCycle(self, scope, body, is_kept=True)
+        scope[KNOWN_KEY], scope[CYCLE_KEY] = known, cycle
         self._begin(cycle)
         return True
 
@@ -163,30 +160,14 @@ class ValetHttpProtocol(HttpToolsProtocol):
         scope["method"] = parser.get_method().decode("ascii")
         scope["path"], scope["raw_path"], scope["query_string"] = _taken_apart(self.url)
         earlier = self.cycle
-        cycle = self._new_cycle(is_kept=version != "1.0" and parser.should_keep_alive())
+        is_kept = version != "1.0" and parser.should_keep_alive()
+        cycle = AnswerCycle(self, scope, is_kept=is_kept, is_question_back=self.expect_100_continue)
+        self.cycle = scope[CYCLE_KEY] = cycle  # type: ignore[literal-required]
         if earlier is None or earlier.response_complete:
             self._next_cycle = cycle  # when all that has come of its body is with it
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
-
-    def _new_cycle(self, *, is_kept: bool) -> AnswerCycle:
-        cycle = self.cycle = AnswerCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=is_kept,
-            on_response=self.on_response_complete,
-        )
-        cycle.connection = self
-        self.scope[CYCLE_KEY] = cycle  # type: ignore[literal-required]
-        return cycle
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body; read no more for now where nobody has asked for that much."""

@@ -38,7 +38,7 @@ from tray_valet.web.errors import EdgeCode, HttpError
 from tray_valet.web.exchange import RejectedError, is_failure
 from tray_valet.web.ollama_unload import unloaded_answer
 from tray_valet.web.request_body import Asked, is_command, keep_alive_is_zero, read_request
-from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY
+from tray_valet.web.requests import ANSWER_KEY, CLIENT_KEY, KNOWN_KEY
 from tray_valet.web.router_lists import with_suggestion
 from tray_valet.web.upstream_client import LocalClient, UpstreamClient
 
@@ -237,6 +237,7 @@ class Relay:
             scope["headers"],
             client=scope.get(CLIENT_KEY, ""),
             query=scope.get("query_string", b""),
+            known=scope.get(KNOWN_KEY),
         )
 
     def _promise(self, call: Call, asked: Asked) -> None:

@@ -16,6 +16,7 @@ from tray_valet.core.dialects import OLLAMA_CHAT, OLLAMA_GENERATE, Dialect, Oper
 from tray_valet.core.errors import InvalidJson, InvalidValue
 from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
 from tray_valet.web.json_faults import MALFORMED
+from tray_valet.web.known_head import KnownHead
 
 Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
@@ -36,6 +37,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     is_large: bool = False  # so much that copies of it are to be avoided
     query: bytes = b""
     headers: list[tuple[bytes, bytes]] = []
+    known: KnownHead | None = None  # its head, if that came before
 
 
 def read_request(
@@ -45,6 +47,7 @@ def read_request(
     *,
     client: str,
     query: bytes,
+    known: KnownHead | None = None,
 ) -> Asked:
     """Take a request apart. Raises InvalidJson, InvalidValue."""
     fields, name = parse_request(body)
@@ -53,7 +56,7 @@ def read_request(
         model=name,
         path=operation.path,
         client=client,
-        priority=_priority(headers),
+        priority=None if known is not None and _PRIORITY not in known.names else _priority(headers),
         context_length=_context_length(fields) if is_ollama else None,
     )
     return Asked(
@@ -64,6 +67,7 @@ def read_request(
         is_large=len(body) > _LARGE_BYTES,
         query=query,
         headers=headers,
+        known=known,
     )
 
 

@@ -15,13 +15,14 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from tray_valet.core.addresses import as_ip
+from tray_valet.web.answer_head import AnswerHead
 
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
 CYCLE_KEY = "tray_valet.cycle"  # where it leaves a Cycle; to be taken out, as it refers to the scope
-KNOWN_KEY = "tray_valet.known_head"  # where it leaves a KnownHead, if the head came before; to be taken out
+KNOWN_KEY = "tray_valet.known_head"  # where it leaves a KnownHead, if the head came before
 ANSWER_KEY = "tray_valet.answer"  # where the guard leaves a DirectAnswer, if the server has left a cycle
 
 
@@ -50,8 +51,8 @@ class DirectAnswer(Protocol):
         """Takes the body of the answer, after its start."""
         ...
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """The head. The first part of the body must follow at once."""
+    def start(self, status: int, head: AnswerHead, length: int | None) -> None:
+        """The head; `length` of the body, None = not known. The first part of it must follow at once."""
         ...
 
 
@@ -67,8 +68,8 @@ class AnswerWriter(Protocol):
         """Wait until the client takes more, or is gone."""
         ...
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]], lines: bytes = b"") -> None:
-        """As `DirectAnswer.start`; `lines`: more of the head, each with its line break."""
+    def start(self, status: int, lines: bytes, length: int | None) -> None:
+        """As `DirectAnswer.start`; `lines` of the head, each with its line break."""
         ...
 
     def write(self, body: bytes, *, has_more: bool) -> None:

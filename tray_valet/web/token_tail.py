@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 _KEPT_BYTES = 8 * 1024
+_MOST_BYTES = 4 * _KEPT_BYTES  # then all but so many are dropped
+_HEAD_BYTES = 2048
 _USAGE = b'"usage"'
 _MARKS = (b'"prompt_eval_count"', b'"eval_count"', b'"timings"')
 # A quotation mark inside a JSON text has a backslash before it, so that no text can look like these.
@@ -25,41 +27,53 @@ _FRAMES = (b"data: [DONE]", b"message_stop", b"response.completed")
 class TokenTail:
     """Remembers the end of an answer."""
 
-    __slots__ = ("_events", "_head", "_kept_bytes", "_pieces")
+    __slots__ = ("_events", "_head", "_kept_bytes", "_pieces", "is_stream")
 
     def __init__(self) -> None:
         self._head = b""
         self._pieces: list[bytes] = []
         self._kept_bytes = 0
-        self._events = 0
+        self._events = 0  # in what was dropped
+        self.is_stream = False  # of events, to be counted
 
-    def add(self, piece: bytes, *, is_stream: bool) -> None:
+    def add(self, piece: bytes) -> None:
         """Take the next bytes of the answer."""
-        if is_stream:
-            self._events += piece.count(b"\n\n") or piece.count(b"\n")
-            if not self._head:
-                self._head = piece[:2048]
         self._pieces.append(piece)
         self._kept_bytes += len(piece)
-        if self._kept_bytes > 4 * _KEPT_BYTES:
-            tail = b"".join(self._pieces)[-_KEPT_BYTES:]
-            self._pieces = [tail]
-            self._kept_bytes = len(tail)
+        if self._kept_bytes > _MOST_BYTES:
+            self._drop_all_but_the_end()
+
+    def _drop_all_but_the_end(self) -> None:
+        whole = b"".join(self._pieces)
+        if self.is_stream:
+            self._head = self._head or whole[:_HEAD_BYTES]
+            self._events += _events_in(whole[:-_KEPT_BYTES])
+        self._pieces = [whole[-_KEPT_BYTES:]]
+        self._kept_bytes = _KEPT_BYTES
 
     def tokens(self) -> tuple[int | None, int | None]:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
         pieces = self._pieces
         tail = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        events, head = self._events, self._head
+        if self.is_stream:
+            events += _events_in(tail)
+            head = head or tail[:_HEAD_BYTES]
         if len(tail) > _KEPT_BYTES:
             tail = tail[-_KEPT_BYTES:]
         place = _place_of_figures(tail)
         prompt = _figure(_PROMPT, tail, place)
         completion = _figure(_COMPLETION, tail, place)
-        if prompt is None and self._head:  # Anthropic's streams tell it at the beginning
-            prompt = _figure(_PROMPT, self._head, _place_of_figures(self._head))
-        if completion is None and self._events:
-            completion = max(0, self._events - sum(mark in tail for mark in _FRAMES))
+        if prompt is None and head:  # Anthropic's streams tell it at the beginning
+            prompt = _figure(_PROMPT, head, _place_of_figures(head))
+        if completion is None and events:
+            completion = max(0, events - sum(mark in tail for mark in _FRAMES))
         return prompt, completion
+
+
+def _events_in(text: bytes) -> int:
+    """How many events end in it, or lines where there are none."""
+    return text.count(b"\n\n") or text.count(b"\n")
 
 
 def _place_of_figures(text: bytes) -> int:

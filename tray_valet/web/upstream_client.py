@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -28,23 +28,44 @@ _IDLE_S = 4.0  # llama.cpp's server and uvicorn close idle connections after 5 s
 _MAX_IDLE = 64  # for one address
 
 
-class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent. `who` names the provider in errors; `target` is path and query. A large body comes in
-    pieces: each copy of it costs time in which nothing else is done."""
+class UpstreamHead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The head of a question, all but its length: the same for all that are asked the same way. `target` is
+    path and query; `headers` have no framing of their own."""
 
     base_url: str
     target: bytes
-    headers: Headers
+    headers: tuple[tuple[bytes, bytes], ...]
+    method: bytes = b"POST"
+
+    @cached_property
+    def address(self) -> Address:
+        """Where it goes. Raises ProviderUnreachable where that is no `http:` address."""
+        return address_of(self.base_url)
+
+    @cached_property
+    def lines(self) -> bytes:
+        """It as bytes, up to the figure of the body's length."""
+        address = self.address
+        start = (self.method, b" ", address.prefix, self.target, b" HTTP/1.1\r\nhost: ", address.authority)
+        lines = (b"\r\n%b: %b" % pair for pair in self.headers)
+        return b"".join((*start, *lines, b"\r\ncontent-length: "))
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent. `who` names the provider in errors. A large body comes in pieces: each copy of it costs
+    time in which nothing else is done."""
+
+    head: UpstreamHead
     body: bytes | Pieces
     who: str
-    method: bytes = b"POST"
 
 
 class UpstreamResponse(Protocol):
     """An answer, as far as it has come. Header names are lower-case."""
 
     status: int
-    headers: Headers
+    headers: Headers  # all but `Content-Length` and `Date`: these differ where all others are the same
+    length: int | None  # of the body; None = not told
 
     @property
     def is_complete(self) -> bool:
@@ -135,7 +156,7 @@ class LocalClient:
         on_wake: Callable[[], None] | None = None,
     ) -> Connection | None:
         """Send a request on a connection that is open already; None where there is none."""
-        connection = self._take(address_of(request.base_url))
+        connection = self._take(request.head.address)
         if connection is not None:
             self._send(connection, request, on_data, on_wake)
         return connection
@@ -155,7 +176,7 @@ class LocalClient:
                 pass  # the engine closed it before it read the question
             else:
                 return connection
-        connection = await self._connect(address_of(request.base_url), request.who)
+        connection = await self._connect(request.head.address, request.who)
         self._send(connection, request, on_data, None)
         await connection.head()
         return connection
@@ -167,9 +188,13 @@ class LocalClient:
         on_data: OnData | None,
         on_wake: Callable[[], None] | None,
     ) -> None:
-        data = _written(request, address_of(request.base_url))
-        is_head = request.method == b"HEAD"
-        connection.send(data, who=request.who, is_head=is_head, on_data=on_data, on_wake=on_wake)
+        connection.send(
+            _written(request),
+            who=request.who,
+            is_head=request.head.method == b"HEAD",
+            on_data=on_data,
+            on_wake=on_wake,
+        )
 
     async def close(self) -> None:
         """Close every connection."""
@@ -261,23 +286,9 @@ def address_of(base_url: str) -> Address:
         ) from error
 
 
-def _written(request: UpstreamRequest, address: Address) -> Pieces:
-    """The request as bytes; the caller's headers have no framing of their own."""
-    body = request.body
-    length = len(body) if isinstance(body, bytes) else sum(map(len, body))
-    parts = [
-        request.method,
-        b" ",
-        address.prefix,
-        request.target,
-        b" HTTP/1.1\r\nhost: ",
-        address.authority,
-        b"\r\ncontent-length: %d\r\n" % length,
-    ]
-    for name, value in request.headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
+def _written(request: UpstreamRequest) -> Pieces:
+    """The request as bytes."""
+    lines, body = request.head.lines, request.body
     if isinstance(body, bytes):
-        parts.append(body)
-        return [b"".join(parts)]
-    return [b"".join(parts), *body]
+        return [b"%b%d\r\n\r\n%b" % (lines, len(body), body)]
+    return [b"%b%d\r\n\r\n" % (lines, sum(map(len, body))), *body]

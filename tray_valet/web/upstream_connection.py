@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self.idle_since_s = 0.0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.length: int | None = None
         self._client = client
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -55,13 +56,12 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._chunks: list[bytes] = []
-        self._unread_bytes = 0
         self._head_bytes = 0
         self._is_head_only = False
         self._has_begun = False  # a byte of the answer has come
         self._has_head = False
         self._is_interim = False
-        self._is_complete = False
+        self.is_complete = False
         self._is_framed = False  # its end is told by a length or by chunks
         self._keeps = False
         self._error: Exception | None = None
@@ -77,15 +77,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_ended(self) -> bool:
-        return self._is_complete and not self._chunks
+        return self.is_complete and not self._chunks
 
     @property
     def has_unread(self) -> bool:
         return bool(self._chunks)
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
 
     def send(
         self,
@@ -111,7 +107,7 @@ class Connection(asyncio.Protocol):
             transport.writelines(data)
         self._begin()
         self._on_data, self._on_wake = on_data, on_wake
-        self.status, self.headers = 0, []
+        self.status, self.headers, self.length = 0, [], None
         self._who = who
         self._uses += 1
         self._is_head_only = is_head
@@ -144,7 +140,6 @@ class Connection(asyncio.Protocol):
             return b""
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
-        self._unread_bytes = 0
         if self._is_reading_paused:
             self._is_reading_paused = False
             if self.is_usable:
@@ -155,7 +150,7 @@ class Connection(asyncio.Protocol):
     async def read_chunk(self) -> bytes | None:
         """All that has come, or what comes next; None at the end. Raises UpstreamFailed if it breaks off."""
         while not self._chunks:
-            if self._is_complete:
+            if self.is_complete:
                 return None
             if self._error is not None:
                 raise self._error
@@ -170,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Keep the connection if the answer is over and another may follow; else close it."""
         self._is_waiting_for_answer = False
         self._on_data = self._on_wake = None
-        if self._is_complete and self._keeps and self.is_usable and not self._is_reading_paused:
+        if self.is_complete and self._keeps and self.is_usable and not self._is_reading_paused:
             self._client.keep(self)
         else:
             self.abort()
@@ -192,7 +187,7 @@ class Connection(asyncio.Protocol):
             on_wake()
 
     def _fail(self, error: ValetError) -> None:
-        if not self._is_complete and self._error is None:
+        if not self.is_complete and self._error is None:
             self._error = error
         self._keeps = False
         if self._transport is not None:
@@ -208,7 +203,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of an answer, or what nobody asked for."""
-        if not self._is_waiting_for_answer or self._is_complete:
+        if not self._is_waiting_for_answer or self.is_complete:
             self._keeps = False
             self.abort()
             return
@@ -220,24 +215,36 @@ class Connection(asyncio.Protocol):
             return
         waiter = self._waiter
         is_awaited = self._on_wake is not None if waiter is None else not waiter.done()
-        if not is_awaited or not self._has_head:
-            return  # whoever works on the answer looks by itself
+        if is_awaited and self._has_head and not self._is_passed_on():
+            self._wake()  # who works on the answer without being awaited looks by itself
+        if self._chunks:
+            self._limit_unread()
+
+    def _is_passed_on(self) -> bool:
+        """Whether nobody need wake for what has come."""
         on_data = self._on_data
-        if on_data is not None:
-            try:
-                if on_data(self):
-                    return
-            except Exception as error:  # noqa: BLE001  # a callback's guard: it is raised where one waits
-                self._error = error
-        self._wake()
+        if on_data is None:
+            return False
+        try:
+            return on_data(self)
+        except Exception as error:  # noqa: BLE001  # a callback's guard: it is raised where one waits
+            self._error = error
+            return False
+
+    def _limit_unread(self) -> None:
+        """With too many unread bytes no more are taken from the socket."""
+        if sum(map(len, self._chunks)) > _UNREAD_BYTES and not self._is_reading_paused and self.is_usable:
+            assert self._transport is not None
+            self._is_reading_paused = True
+            self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed, by either side."""
         self._client.note_lost(self)
         self._keeps = False
-        if self._is_waiting_for_answer and not self._is_complete and self._error is None:
+        if self._is_waiting_for_answer and not self.is_complete and self._error is None:
             if self._has_head and not self._is_framed and exc is None:
-                self._is_complete = True
+                self.is_complete = True
             elif self._uses > 1 and not self._has_begun:
                 self._error = StaleConnectionError()
             elif self._has_head:
@@ -250,7 +257,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A head begins: of this answer, or (after its end) of one too many."""
-        if self._is_complete:
+        if self.is_complete:
             self._keeps = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -261,39 +268,36 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > _MAX_HEAD_BYTES:
             raise ValueError("head too large")  # the parser makes an error of its own of it
         name = name.lower()
-        if name in (b"content-length", b"transfer-encoding"):
-            self._is_framed = True
-        self.headers.append((name, value))
+        if name == b"content-length":
+            self._is_framed, self.length = True, int(value)
+        elif name != b"date":
+            self.headers.append((name, value))
+            if name == b"transfer-encoding":
+                self._is_framed = True
 
     def on_headers_complete(self) -> None:
         """The head is whole; a preliminary one (1xx) is passed over."""
-        if self._is_complete:
+        if self.is_complete:
             return
         status = self._parser.get_status_code()
         if status < 200:
             self._is_interim, self._is_framed = True, False
-            self.headers = []
+            self.headers, self.length = [], None
             return
         self.status = status
         self._has_head = True
         self._keeps = self._parser.should_keep_alive() and not self._is_head_only
         if self._is_head_only:
-            self._is_complete = True
+            self.is_complete = True
 
     def on_body(self, body: bytes) -> None:
-        """Bytes of the body; too many unread ones, and no more are taken from the socket."""
-        if self._is_complete:
-            return
-        self._chunks.append(body)
-        self._unread_bytes += len(body)
-        if self._unread_bytes > _UNREAD_BYTES and not self._is_reading_paused and self.is_usable:
-            assert self._transport is not None
-            self._is_reading_paused = True
-            self._transport.pause_reading()
+        """Bytes of the body."""
+        if not self.is_complete:
+            self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
         if self._is_interim:
             self._is_interim = False
         else:
-            self._is_complete = True
+            self.is_complete = True

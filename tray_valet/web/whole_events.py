@@ -14,7 +14,7 @@ class WholeEvents:
     """Holds back the unfinished end of a stream of events. Engines write events whole: it holds nothing, as a
     rule."""
 
-    _between = b"\n\n"  # what ends a frame that is half sent
+    _between = b"\n\n"  # what ends a frame, also one that is half sent
 
     def __init__(self) -> None:
         self._rest = b""
@@ -22,7 +22,7 @@ class WholeEvents:
 
     def pass_on(self, chunk: bytes) -> bytes:
         """All that is whole, with this chunk; may be empty."""
-        if not self._rest and self._ends_whole(chunk):
+        if not self._rest and chunk.endswith(self._between):
             self._is_inside = False
             return chunk
         data = self._rest + chunk if self._rest else chunk
@@ -47,10 +47,6 @@ class WholeEvents:
         return self._between if self._is_inside else b""
 
     @staticmethod
-    def _ends_whole(data: bytes) -> bool:
-        return data.endswith(b"\n\n")
-
-    @staticmethod
     def _end_of_last(data: bytes) -> int:
         return max((place + len(mark) if (place := data.rfind(mark)) >= 0 else 0) for mark in _ENDS)
 
@@ -59,10 +55,6 @@ class WholeLines(WholeEvents):
     """The same for lines."""
 
     _between = b"\n"
-
-    @staticmethod
-    def _ends_whole(data: bytes) -> bool:
-        return data.endswith(b"\n")
 
     @staticmethod
     def _end_of_last(data: bytes) -> int:
