@@ -127,7 +127,7 @@ def names_in(value: Any) -> set[str]:
 def both(url: str, path: str, **asked: Any) -> tuple[Any, Any]:
     """The engine's own whole answer, and the one put together from its stream, fed in small pieces."""
     body = msgspec.json.encode({"temperature": 0, "seed": 7, "cache_prompt": False, **asked})
-    post(url, path, body)  # Anthropic's dialect knows no `cache_prompt`, and tells what was cached: now all is
+    post(url, path, body)  # Anthropic knows no `cache_prompt`, and tells what was cached: now all is
     whole = post(url, path, body)
     assert whole.status_code == 200, whole.text
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
