@@ -15,7 +15,7 @@ from tray_valet.web.answer_head import ALL_CARRY, AnswerHead, answer_head
 from tray_valet.web.bodies import Body, discard_rest
 from tray_valet.web.errors import Answer
 from tray_valet.web.policies import GuardPolicy
-from tray_valet.web.requests import AnswerWriter, Cycle, Origin, RequestHead
+from tray_valet.web.requests import Cycle, Origin, RequestHead
 
 _Headers = list[tuple[bytes, bytes]]
 _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
@@ -70,7 +70,6 @@ class Answering:
     """Sends answers with the headers that all of them carry."""
 
     __slots__ = (
-        "_cycle",
         "_head",
         "_is_page",
         "_is_started",
@@ -79,14 +78,18 @@ class Answering:
         "_usual",
         "body",
         "has_body_left",
+        "writer",
     )
+
+    writer: Cycle  # takes the body of the answer, after its start; only under our own server
 
     def __init__(
         self, send: Send, cycle: Cycle | None, head: RequestHead, policy: GuardPolicy, usual: UsualHeaders
     ) -> None:
         """`cycle`: our own server's quicker way than `send`, which `start` needs."""
         self._send = send
-        self._cycle = cycle
+        if cycle is not None:
+            self.writer = cycle
         self.body: Body = b""
         self._head = head
         self._usual = usual
@@ -105,12 +108,6 @@ class Answering:
             self._is_started = True
             message["headers"] = self._complete(list(message.get("headers", ())))
         await self._send(message)
-
-    @property
-    def writer(self) -> AnswerWriter:
-        """Takes the body of the answer, after its start; only under our own server."""
-        assert self._cycle is not None
-        return self._cycle
 
     def start(self, status: int, head: AnswerHead, length: int | None) -> None:
         """The head, with our headers; it goes out with the first part of the body. See `DirectAnswer`."""

@@ -9,9 +9,11 @@ import time
 
 from starlette.types import Scope
 
-from tray_valet.core.commands import Lease
+from tray_valet.core.commands import Lease, Wish
+from tray_valet.core.config_providers import Priority
 from tray_valet.core.dialects import OPERATIONS
 from tray_valet.core.errors import ValetError
+from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.web.bodies import ClientGoneError
 from tray_valet.web.delivery import Delivery
@@ -20,6 +22,9 @@ from tray_valet.web.errors import HttpError
 from tray_valet.web.request_body import Asked
 from tray_valet.web.requests import CLIENT_KEY, DirectAnswer
 from tray_valet.web.token_tail import TokenTail
+
+_NO_WISH = Wish(model="")
+_NOWHERE = ModelRef("", "")
 
 
 class Call:
@@ -98,20 +103,20 @@ class Call:
 
     def record(self) -> Exchanged:
         """What is noted."""
-        delivery, lease, asked = self.delivery, self.lease, self.asked
+        delivery, lease = self.delivery, self.lease
         began_s = delivery.began_s
         prompt, completion = self.tail.tokens() if delivery.has_answer else (None, None)
-        wish = asked.wish if asked is not None else None
-        ref = lease.ref if lease is not None else None
+        wish = self.asked.wish if self.asked is not None else _NO_WISH
+        ref, reason = (lease.ref, lease.reason) if lease is not None else (_NOWHERE, "")
         return Exchanged(
             at=self.at,
-            asked=wish.model if wish is not None else "",
+            asked=wish.model,
             path=self.operation.path,
             client=self.client,
-            priority=wish.priority or "normal" if wish is not None else "normal",
-            provider=ref.provider if ref is not None else "",
-            model=ref.model if ref is not None else "",
-            reason=lease.reason if lease is not None else "",
+            priority=wish.priority or Priority.NORMAL,
+            provider=ref.provider,
+            model=ref.model,
+            reason=reason,
             attempts=self._attempts,
             is_stream=delivery.is_stream,
             status=delivery.status,

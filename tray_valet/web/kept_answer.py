@@ -11,6 +11,7 @@ from collections.abc import Callable
 from starlette.types import Message, Send
 
 from tray_valet.web.answer_head import AnswerHead
+from tray_valet.web.requests import AnswerWriter
 
 
 class KeptAnswer:
@@ -22,11 +23,7 @@ class KeptAnswer:
         """`body`: the request's."""
         self.body: bytes | memoryview = body
         self._messages: list[Message] = []
-
-    @property
-    def writer(self) -> KeptAnswer:
-        """It takes the body too."""
-        return self
+        self.writer: AnswerWriter = self
 
     async def drain(self) -> None:
         """At once: it takes everything."""

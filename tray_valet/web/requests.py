@@ -45,11 +45,7 @@ class DirectAnswer(Protocol):
     """An answer that is written at once, from wherever one stands; ASGI's `send` is everybody's way."""
 
     body: bytes | memoryview  # the request's
-
-    @property
-    def writer(self) -> AnswerWriter:
-        """Takes the body of the answer, after its start."""
-        ...
+    writer: AnswerWriter  # takes the body of the answer, after its start
 
     def start(self, status: int, head: AnswerHead, length: int | None) -> None:
         """The head; `length` of the body, None = not known. The first part of it must follow at once."""
@@ -66,10 +62,6 @@ class AnswerWriter(Protocol):
 
     async def drain(self) -> None:
         """Wait until the client takes more, or is gone."""
-        ...
-
-    def start(self, status: int, lines: bytes, length: int | None) -> None:
-        """As `DirectAnswer.start`; `lines` of the head, each with its line break."""
         ...
 
     def write(self, body: bytes, *, has_more: bool) -> None:
@@ -99,6 +91,10 @@ class Cycle(AnswerWriter, Protocol):
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`."""
+        ...
+
+    def start(self, status: int, lines: bytes, length: int | None) -> None:
+        """As `DirectAnswer.start`; `lines` of the head, each with its line break."""
         ...
 
     def hand_over(self, app: ASGIApp) -> None:
