@@ -28,10 +28,10 @@ from tray_valet.core.watchdog import mermaid_diagram
 from tray_valet.services.clock import SystemClock
 from tray_valet.services.request_log import RequestLog
 from tray_valet.services.settings import SettingsStore
-from tray_valet.web.control_api import ControlApi
-from tray_valet.web.errors import STATUS_OF, EdgeCode
-from tray_valet.web.metric_families import FAMILIES
-from tray_valet.web.router_openapi import document as router_document
+from tray_valet.web.control.api import ControlApi
+from tray_valet.web.edge.errors import STATUS_OF, EdgeCode
+from tray_valet.web.router.metric_families import FAMILIES
+from tray_valet.web.router.openapi import document as router_document
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -325,7 +325,8 @@ def test_paths_that_are_named_exist(document: str) -> None:
 def test_the_house_map_has_every_folder_and_module_of_the_package() -> None:
     named = {path for row in tables(section("The house"))[0] for path in code_in(row[0])}
     package = ROOT / "tray_valet"
-    folders = {f"tray_valet/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    found = [*package.glob("*/__init__.py"), *package.glob("*/*/__init__.py")]
+    folders = {f"{path.parent.relative_to(ROOT)}/" for path in found}
     modules = {f"tray_valet/{path.name}" for path in package.glob("*.py") if path.name != "__init__.py"}
     assert {path for path in named if path.startswith("tray_valet/")} == folders | modules
 

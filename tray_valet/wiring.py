@@ -69,14 +69,14 @@ from tray_valet.services.tally import TallyBook
 from tray_valet.services.traffic import Traffic
 from tray_valet.services.valet import ValetService
 from tray_valet.services.watchdog import Watchdog
-from tray_valet.web.control_api import ControlApi
-from tray_valet.web.dialect_errors import answer_at, unexpected_at
-from tray_valet.web.guard import Guard
-from tray_valet.web.keys import ControlKeys, RouterKeys
-from tray_valet.web.policies import control_policy, router_policy
-from tray_valet.web.router_api import RouterApi
-from tray_valet.web.server import WebServer
-from tray_valet.web.window_codes import WindowCodes
+from tray_valet.web.control.api import ControlApi
+from tray_valet.web.control.window_codes import WindowCodes
+from tray_valet.web.edge.guard import Guard
+from tray_valet.web.edge.keys import ControlKeys, RouterKeys
+from tray_valet.web.edge.policies import control_policy, router_policy
+from tray_valet.web.edge.server import WebServer
+from tray_valet.web.relay.dialect_errors import answer_at, unexpected_at
+from tray_valet.web.router.api import RouterApi
 
 _LOG = logging.getLogger(__name__)
 _LIGHT_GROUND, _DARK_GROUND = "#f5f6f8", "#16181c"  # the page's own, so that nothing flashes before it

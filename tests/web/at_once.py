@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tray_valet.web.relay import Relay
-from tray_valet.web.upstream_client import LocalClient, address_of
+from tray_valet.web.relay.relay import Relay
+from tray_valet.web.relay.upstream_client import LocalClient, address_of
 
 
 class _Way:

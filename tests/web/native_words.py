@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tray_valet.web.ollama_native import NativeExchange, native_exchange
+from tray_valet.web.translate.ollama_native import NativeExchange, native_exchange
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 ASK = [{"role": "user", "content": "Hi"}]

@@ -23,12 +23,12 @@ from tray_valet.core.metrics import GpuSample, HostSample, MachineSample
 from tray_valet.core.models import LoadedModel, ProviderKind
 from tray_valet.core.snapshot import GameView, HoldView, ProviderView, SignalView, Snapshot
 from tray_valet.core.watchdog import State
-from tray_valet.web.control_api import ControlApi
-from tray_valet.web.guard import Guard
-from tray_valet.web.keys import ControlKeys
-from tray_valet.web.policies import control_policy
-from tray_valet.web.server import WebServer
-from tray_valet.web.window_codes import WindowCodes
+from tray_valet.web.control.api import ControlApi
+from tray_valet.web.control.window_codes import WindowCodes
+from tray_valet.web.edge.guard import Guard
+from tray_valet.web.edge.keys import ControlKeys
+from tray_valet.web.edge.policies import control_policy
+from tray_valet.web.edge.server import WebServer
 
 HADES_PID = 4321
 AT = 1_700_000_000.0

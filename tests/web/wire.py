@@ -13,14 +13,14 @@ from starlette.types import ASGIApp
 
 from tests.web.fake_desks import FakeDesks
 from tests.web.fake_valet import FakeClock, FakeValet
-from tray_valet.web.control_api import ControlApi
-from tray_valet.web.dialect_errors import answer_at, unexpected_at
-from tray_valet.web.guard import Guard
-from tray_valet.web.keys import ControlKeys, RouterKeys
-from tray_valet.web.policies import GuardPolicy, control_policy, router_policy
-from tray_valet.web.relay import Relay
-from tray_valet.web.router_api import RouterApi
-from tray_valet.web.server import WebServer
+from tray_valet.web.control.api import ControlApi
+from tray_valet.web.edge.guard import Guard
+from tray_valet.web.edge.keys import ControlKeys, RouterKeys
+from tray_valet.web.edge.policies import GuardPolicy, control_policy, router_policy
+from tray_valet.web.edge.server import WebServer
+from tray_valet.web.relay.dialect_errors import answer_at, unexpected_at
+from tray_valet.web.relay.relay import Relay
+from tray_valet.web.router.api import RouterApi
 
 TOKEN = "token-of-the-runtime-file"
 SECRETS = {"control": "correct horse", "laptop": "sk-laptop", "phone": "sk-phone"}

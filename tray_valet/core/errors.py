@@ -1,7 +1,7 @@
 """The errors of the product, grouped by what the caller can do about them.
 
 Decides: which error a failure is, its stable `code`, and the sentence and remedy that a person reads.
-Must not: know HTTP. The web edge maps a class to a status in one table (`web/errors.py`).
+Must not: know HTTP. The web edge maps a class to a status in one table (`web/edge/errors.py`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""Engines that answer in unusual ways, and clients that ask in unusual ways: what goes over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.web.at_once import is_open_already as is_open_already
+from tests.web.at_once import open_to
+from tests.web.fake_valet import FakeValet
+from tests.web.raw_engine import raw_engine
+from tests.web.wire import Site, router_site, serving
+from tray_valet.web.relay.relay import Relay
+
+CHAT = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "llama3", "messages": []}
+OK: list[bytes | None] = [
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + b'{"choices":[]}'
+]
+
+
+@asynccontextmanager
+async def routed(*engines: list[list[bytes | None]]) -> AsyncIterator[Site]:
+    """A router in front of engines; each gives its answers one after another."""
+    valet = FakeValet()
+    async with AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(raw_engine(*answers))).url for answers in engines]
+        valet.candidates = [(f"engine{n}", url) for n, url in enumerate(urls)]
+        relay = Relay(valet)
+        await open_to(relay, *urls)
+        yield await stack.enter_async_context(router_site(valet, relay=relay))
+
+
+def head(status: str, *more: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *more]).encode() + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+async def test_an_answer_that_has_no_body_by_its_status_is_not_sent_in_chunks(status: str) -> None:
+    async with routed([[head(status)], OK]) as site:
+        keep = {"Connection": "keep-alive"}
+        raw = await _bytes(
+            site, site.request_bytes("POST", CHAT, ASK, keep) + site.request_bytes("POST", CHAT, ASK)
+        )
+    first, _, rest = raw.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 " + status.split()[0].encode())
+    assert b"transfer-encoding" not in first.lower()
+    assert rest.startswith(b"HTTP/1.1 200"), "nothing is between the two answers"
+
+
+async def test_who_answered_is_what_we_say_even_if_the_engine_is_a_valet_too() -> None:
+    answer: list[bytes | None] = [
+        head(
+            "200 OK",
+            "Content-Type: application/json",
+            "Content-Length: 2",
+            "X-Valet-Provider: theirs",
+            "X-Valet-Model: theirs",
+            "X-Valet-Reason: theirs",
+        )
+        + b"{}"
+    ]
+    async with routed([answer]) as site:
+        reply = await site.call("POST", CHAT, ASK)
+    for name in ("x-valet-provider", "x-valet-model", "x-valet-reason"):
+        said = [value for key, value in reply.header_list if key.lower() == name]
+        assert len(said) == 1
+        assert said != ["theirs"]
+
+
+async def test_a_short_whole_answer_that_breaks_off_is_the_next_candidates() -> None:
+    broken: list[bytes | None] = [
+        head("200 OK", "Content-Type: application/json", "Content-Length: 100") + b'{"choices":',
+        None,
+    ]
+    async with routed([broken], [OK]) as site:
+        reply = await site.call("POST", CHAT, ASK)
+        assert (reply.status, reply.body) == (200, b'{"choices":[]}')
+        assert reply.headers["x-valet-provider"] == "engine1"
+    async with routed([broken]) as site:
+        reply = await site.call("POST", CHAT, ASK)
+        assert (reply.status, reply.code) == (502, "upstream_failed")
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
+    event = b"data: {}\n\n"
+    stream: list[bytes | None] = [
+        head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+        + b"%x\r\n%s\r\n0\r\n\r\n" % (len(event), event)
+    ]
+    async with routed([stream]) as site:
+        asked = site.request_bytes("POST", CHAT, {**ASK, "stream": True})
+        raw = await _bytes(site, asked.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    answer_head, _, body = raw.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in answer_head.lower()
+    assert body == event
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="select() takes too few sockets")
+async def test_a_crowd_that_comes_in_one_moment_finds_the_door_open() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    async with serving(app, name="router") as server:
+        clients = [socket.socket() for _ in range(300)]
+        try:
+            poll = select.poll()
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", server.port))
+                poll.register(client, select.POLLOUT)
+            # The loop takes none in meanwhile: all of them wait in the listener's backlog.
+            assert len(poll.poll(200)) == len(clients)
+        finally:
+            for client in clients:
+                client.close()
+
+
+async def _bytes(site: Site, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+    try:
+        writer.write(data)
+        return await asyncio.wait_for(reader.read(), 30)
+    finally:
+        writer.close()

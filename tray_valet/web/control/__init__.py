@@ -1,0 +1,1 @@
+"""The control API, its description, and the page of the window."""

@@ -1,0 +1,1 @@
+"""The control API described as OpenAPI 3.1."""

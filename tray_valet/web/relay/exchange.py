@@ -1,0 +1,276 @@
+"""One exchange with an upstream: the request goes there, its answer comes back as it arrives.
+
+Decides: what an engine's refusal means for the next candidate, and which answers are changed on their way;
+all others `passing.py` passes on. Must not: choose the upstream, wait for a model, or tell a client of
+failures (they are raised).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from tray_valet.core.commands import Lease
+from tray_valet.core.dialects import Framing
+from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.edge.answer_head import AnswerHead, Header
+from tray_valet.web.edge.json_faults import MALFORMED
+from tray_valet.web.relay.delivery import Delivery
+from tray_valet.web.relay.ends import Silence
+from tray_valet.web.relay.passed_headers import (
+    framing_of,
+    head_downstream,
+    head_of_ours,
+    headers_upstream,
+)
+from tray_valet.web.relay.passing import Passing, next_chunk
+from tray_valet.web.relay.question import Question, question_for
+from tray_valet.web.relay.request_body import Asked
+from tray_valet.web.relay.token_tail import TokenTail
+from tray_valet.web.relay.upstream_client import (
+    UpstreamClient,
+    UpstreamHead,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from tray_valet.web.relay.upstream_connection import Connection
+
+_REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
+_REFUSAL_S = 5.0
+_UNKNOWN, _FAILURE, _OVERLOADED, _ERROR, _OK = 501, 500, 429, 400, 200
+_PREVIEW_BYTES = 200
+_JSON = (b"content-type", b"application/json")
+
+
+class RejectedError(UpstreamFailed):
+    """The engine answered with a refusal of its own, which another candidate may make good."""
+
+    def __init__(self, who: str, status: int, headers: Sequence[Header], body: bytes) -> None:
+        said = _message_of(body)
+        super().__init__(f"{who} answered {status}: {said}" if said else f"{who} answered {status}.")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Exchange:
+    """One request forwarded under a lease. `run` it, and `close` it in any case."""
+
+    __slots__ = (
+        "_asked",
+        "_client",
+        "_delivery",
+        "_lease",
+        "_passing",
+        "_question",
+        "_request",
+        "_response",
+        "_sent",
+        "_silence",
+        "_tail",
+    )
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        lease: Lease,
+        asked: Asked,
+        delivery: Delivery,
+        tail: TokenTail,
+        *,
+        silence: Silence,
+    ) -> None:
+        self._client = client
+        self._lease = lease
+        self._asked = asked
+        self._delivery = delivery
+        self._tail = tail
+        self._response: UpstreamResponse | None = None
+        self._silence = silence
+        self._passing = Passing(lease, delivery, tail, silence)
+        self._question: Question | None = None
+        self._request: UpstreamRequest | None = None
+        self._sent: Connection | None = None
+
+    def begin(self, on_wake: Callable[[], None]) -> bool:
+        """Forward at once, if there is a connection and the answer may pass as it is; say if that was so.
+
+        `on_wake` is called once: the answer `is_over`, or it takes a task to `run` what is left of it. Raises
+        InvalidValue.
+        """
+        question = self._question = question_for(self._asked, self._lease)
+        if question.is_translated:
+            return False
+        request = self._request = self._request_for(question)
+        self._silence.begins()
+        self._sent = self._response = self._client.send(request, self._passing.on_data, on_wake)
+        return self._sent is not None
+
+    def leave_to_task(self) -> None:
+        """`run` is going to be called: `on_wake` is not, any more."""
+        if self._sent is not None:
+            self._sent.leave_to_task()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the whole answer has been passed on."""
+        return self._passing.is_over
+
+    async def run(self) -> None:
+        """Forward and stream back, or what is left of it.
+
+        Raises RejectedError, ProviderUnreachable, UpstreamFailed; what ends it from outside cancels it.
+        """
+        question = self._question or question_for(self._asked, self._lease)
+        response = await self._open(question)
+        if self._passing.is_over:
+            return
+        if is_failure(response.status) or (
+            response.status >= _ERROR
+            and (self._is_for_the_next(response.status) or self._delivery.is_started)
+        ):
+            raise RejectedError(
+                self._lease.ref.provider,
+                response.status,
+                head_downstream(response.headers, self._lease).answer.headers,
+                await self._refusal(response, question),
+            )
+        if (
+            question.assembler is not None
+            and response.status == _OK
+            and framing_of(response.headers) is not None
+        ):
+            await self._put_together(response, question)
+        elif question.native is not None:
+            await self._translate(response, question)
+        else:
+            await self._passing.run(response)
+
+    def close(self) -> None:
+        """End what is still going on with the engine."""
+        if self._response is not None:
+            self._response.close()
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def _request_for(self, question: Question) -> UpstreamRequest:
+        return UpstreamRequest(
+            head=self._head_for(question), body=question.body, who=self._lease.ref.provider
+        )
+
+    def _head_for(self, question: Question) -> UpstreamHead:
+        upstream, asked = self._lease.upstream, self._asked
+        known = asked.known
+        if known is not None and (memo := known.memo) is not None:
+            where, head = memo  # of the last question with this head
+            if where == upstream and head.target == question.target:
+                return cast(UpstreamHead, head)
+        theirs = (_encoded(name, value) for name, value in upstream.headers.items())
+        head = UpstreamHead(
+            base_url=upstream.base_url,
+            target=question.target,
+            headers=(*headers_upstream(asked.headers), _JSON, *theirs),
+        )
+        if known is not None:
+            known.memo = (upstream, head)
+        return head
+
+    async def _open(self, question: Question) -> UpstreamResponse:
+        request = self._request or self._request_for(question)
+        on_data = None if question.is_translated else self._passing.on_data
+        self._silence.begins()
+        self._response = response = await self._client.open(request, on_data, self._sent)
+        self._silence.is_over()
+        return response
+
+    def _is_for_the_next(self, status: int) -> bool:
+        return (status >= _FAILURE or status == _OVERLOADED) and self._lease.has_next
+
+    async def _refusal(self, response: UpstreamResponse, question: Question) -> bytes:
+        """The body of a refusal; one that is endless or slow is left as far as it came."""
+        pieces: list[bytes] = []
+        size_bytes = 0
+        try:
+            async with asyncio.timeout(_REFUSAL_S):
+                while size_bytes < _REFUSAL_BYTES and (chunk := await response.read_chunk()) is not None:
+                    pieces.append(chunk)
+                    size_bytes += len(chunk)
+        except (TimeoutError, UpstreamFailed):
+            pass
+        body = b"".join(pieces)
+        return question.native.error(response.status, body) if question.native is not None else body
+
+    # -- changed on its way ----------------------------------------------------------------------------
+
+    async def _put_together(self, response: UpstreamResponse, question: Question) -> None:
+        """A whole answer from a stream that only we asked for."""
+        assembler = question.assembler
+        assert assembler is not None
+        self._tail.is_stream = True
+        while (chunk := await next_chunk(response, self._silence)) is not None:
+            assembler.feed(chunk)
+            self._tail.add(chunk)
+            if assembler.error is not None:
+                break
+        if assembler.error is not None:
+            status, body = assembler.error
+            if is_failure(status) or self._is_for_the_next(status):
+                raise RejectedError(self._lease.ref.provider, status, self._own_head().headers, body)
+            self._deliver_whole(status, body)
+            return
+        self._deliver_whole(_OK, assembler.finish())
+
+    async def _translate(self, response: UpstreamResponse, question: Question) -> None:
+        """Ollama's answer in the words that the client knows."""
+        native, delivery = question.native, self._delivery
+        assert native is not None
+        if response.status != _OK:
+            body = await self._refusal(response, question)
+            self._deliver_whole(response.status, body)
+            return
+        status, kind = native.head(response.status)
+        self._tail.is_stream = native.is_stream
+        while (chunk := await next_chunk(response, self._silence)) is not None:
+            self._tail.add(chunk)
+            if piece := native.feed(chunk):
+                if not delivery.is_writable:
+                    await delivery.drain()
+                if not delivery.has_answer:
+                    delivery.begin(status, self._own_head(kind), Framing.EVENTS)
+                delivery.write(piece)
+        rest = native.finish()
+        if not native.is_stream:
+            self._deliver_whole(status, rest)
+            return
+        if not delivery.has_answer:
+            delivery.begin(status, self._own_head(kind), Framing.EVENTS)
+        delivery.finish(rest)
+
+    def _deliver_whole(self, status: int, body: bytes) -> None:
+        self._delivery.begin(status, self._own_head(), None, len(body))
+        self._delivery.finish(body)
+
+    def _own_head(self, kind: bytes = _JSON[1]) -> AnswerHead:
+        return head_of_ours(kind, self._lease)
+
+
+def is_failure(status: int) -> bool:
+    """Whether an answer means that the engine failed, and not that the request is wrong or unknown to it."""
+    return status >= _FAILURE and status != _UNKNOWN
+
+
+def _message_of(body: bytes) -> str:
+    """What an engine says of its failure, in any dialect; "" where that cannot be read."""
+    try:
+        told = msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except MALFORMED:
+        return ""
+    said = told.get("message") if isinstance(told, dict) else told
+    return said[:_PREVIEW_BYTES] if isinstance(said, str) else ""
+
+
+def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")

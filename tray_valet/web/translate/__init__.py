@@ -1,0 +1,1 @@
+"""Words of one dialect in those of another, and whole answers from streams."""
