@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _TIMEOUT_S = 5.0
 _DEFAULT_PORT = 8766
@@ -34,9 +35,19 @@ def router_key(environ: Mapping[str, str]) -> str | None:
     return key if isinstance(key, str) else None
 
 
+def router_port(environ: Mapping[str, str]) -> int:
+    """Where the router listens, as the running valet has noted it; else as it is set, or by default."""
+    file = Path(environ.get("TRAY_VALET_HOME", "/data")) / "state" / "runtime.json"
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        return urlsplit(noted["router"]["url"]).port or _DEFAULT_PORT
+    except (OSError, ValueError, KeyError, TypeError):
+        return int(environ.get("TRAY_VALET_ROUTER__PORT") or _DEFAULT_PORT)
+
+
 def look(environ: Mapping[str, str]) -> str | None:
     """Ask `/health` once, for 5 s at most; return what is wrong in one line, None where nothing is."""
-    port = int(environ.get("TRAY_VALET_ROUTER__PORT") or _DEFAULT_PORT)
+    port = router_port(environ)
     key = router_key(environ)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -265,13 +266,12 @@ def test_the_settings_are_refused_without_a_key(tmp_path: Path) -> None:
     assert "no key is set" in done.stdout + done.stderr
 
 
-def health(home: Path, port: int, **environ: str) -> subprocess.CompletedProcess[str]:
+def health(home: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(HEALTHCHECK)],
         env={
             **clean_environment(),
             HOME_VARIABLE: str(home),
-            "TRAY_VALET_ROUTER__PORT": str(port),
             **environ,
         },
         capture_output=True,
@@ -285,18 +285,18 @@ def test_the_health_check_follows_a_real_valet_with_these_settings(tmp_path: Pat
     settings = yaml.safe_load((FOLDER / "config.yaml").read_text(encoding="utf-8"))
     settings["router"]["port"] = 0
     with ValetProcess(tmp_path / "home", settings, environ={"API_KEY": KEY}) as valet:
-        port = int(valet.places["router"]["url"].rsplit(":", 1)[1].rstrip("/"))
-        assert health(valet.home, port, API_KEY=KEY).returncode == 0
-        wrong = health(valet.home, port, API_KEY="another")
+        assert health(valet.home, API_KEY=KEY).returncode == 0
+        wrong = health(valet.home, API_KEY="another")
         assert wrong.returncode == 1
         assert "401" in wrong.stderr
         (valet.home / "state" / "secrets.json").write_text(json.dumps({"router": KEY}))
-        assert health(valet.home, port).returncode == 0, "the key is found in the file of secrets"
+        assert health(valet.home).returncode == 0, "the key is found in the file of secrets"
         for name in settings["router"]["allowed_hosts"]:
             headers = {"Host": f"{name}:8766", "Authorization": f"Bearer {KEY}"}
             assert valet.router.get("/health", headers=headers).status_code == 200
+        port = urlsplit(valet.places["router"]["url"]).port
         assert valet.terminate() == 0
-        gone = health(valet.home, port, API_KEY=KEY)
+        gone = health(valet.home, API_KEY=KEY, TRAY_VALET_ROUTER__PORT=str(port))
         assert gone.returncode == 1
         assert KEY not in gone.stderr
 

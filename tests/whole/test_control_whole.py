@@ -174,6 +174,8 @@ def test_a_route_is_tested_by_a_real_request(valet: ValetProcess, ollama: Ollama
     assert paused.status_code == 502
     assert "503" in paused.json()["error"]["message"]
     assert call(valet, "POST", "/routes/nobody/test").status_code == 404
+    nobodys = call(valet, "GET", "/logs?runner=nobody")
+    assert (nobodys.status_code, nobodys.json()["error"]["param"]) == (404, "runner")
 
 
 def test_the_status_and_the_log_tell_of_a_model_that_takes_too_much(

@@ -22,7 +22,7 @@ from tray_valet.core.commands import (
 )
 from tray_valet.core.config import Settings
 from tray_valet.core.config_changes import check_api_change
-from tray_valet.core.errors import GameRunning, ProviderUnreachable, ValetError
+from tray_valet.core.errors import GameRunning, ProviderUnreachable, UnknownModel, ValetError
 from tray_valet.core.history import History
 from tray_valet.core.holds import Hold, HoldKind
 from tray_valet.core.ledger import Ledger
@@ -154,7 +154,10 @@ class ValetService:
     async def log_lines(self, runner: str | None = None) -> tuple[str, ...]:
         if runner is None:
             return await asyncio.to_thread(self._own_log)
-        slot, name = await self._find(check_model_name(runner, param="runner"), None)
+        try:
+            slot, name = await self._find(check_model_name(runner, param="runner"), None)
+        except UnknownModel as error:
+            raise UnknownModel(error.message, remedy=error.remedy, param="runner") from None
         return slot.provider.log_tail(name)
 
     def ledger(self) -> Ledger:
