@@ -250,6 +250,24 @@ async def test_a_provider_that_was_never_there_gives_way_and_is_named(
             assert (await served(house, "alias"))[0] == "fake/a"
 
 
+async def test_a_way_that_was_found_is_forgotten_when_its_provider_is_stopped_or_the_settings_change(
+    house: House, provider: FakeProvider, other: FakeProvider
+) -> None:
+    provider.can_unload = False  # nothing of it is ever seen loaded
+    with_routes(house, alias=route("fake/a", "other/x"))
+    async with house.running():
+        for _ in range(2):
+            assert await served(house, "alias") == ("fake/a", "alias")
+        slot = house.fleet.slots["fake"]
+        house.fleet.take_in_hand(slot)
+        house.fleet.hand_back(slot, is_stopped=True)
+        assert await served(house, "alias") == ("other/x", "fallback: fake is down")
+        await house.fleet.refresh([slot])
+        assert await served(house, "alias") == ("fake/a", "alias")
+        with_routes(house, alias=route("other/x"))
+        assert await served(house, "alias") == ("other/x", "alias")
+
+
 async def test_a_candidate_without_the_path_is_skipped_and_501_names_what_there_is(
     house: House, provider: FakeProvider, other: FakeProvider
 ) -> None:
