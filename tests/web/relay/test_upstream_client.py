@@ -249,3 +249,11 @@ def test_what_is_no_address_is_unreachable(url: str) -> None:
 def test_an_address_may_have_a_prefix_and_be_ipv6() -> None:
     assert address_of("http://[::1]:8080/api/") == ("::1", 8080, b"[::1]:8080", b"/api")
     assert address_of("http://box.local") == ("box.local", 80, b"box.local", b"")
+
+
+async def test_a_head_without_an_end_is_given_up() -> None:
+    line = b"X: " + b"y" * 1000 + b"\r\n"
+    async with raw_engine([b"HTTP/1.1 200 OK\r\n", *[line * 10] * 100, b""]) as engine, client() as made:
+        with pytest.raises(UpstreamFailed, match="does not come to the end"):
+            await read(made, engine)
+        assert made.connections == 0

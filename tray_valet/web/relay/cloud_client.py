@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from tray_valet.core.errors import ProviderUnreachable, UpstreamFailed
 from tray_valet.web.relay.upstream_client import (
     CONNECT_TIMEOUT_S,
-    Headers,
     OnData,
     UpstreamRequest,
     UpstreamResponse,
@@ -101,7 +100,7 @@ class CloudResponse:
     def __init__(self, client: CloudClient, response: httpx.Response, who: str) -> None:
         self.status = response.status_code
         headers = [(name.lower(), value) for name, value in response.headers.raw]
-        self.headers: Headers = [pair for pair in headers if pair[0] not in (b"content-length", b"date")]
+        self.headers = tuple(pair for pair in headers if pair[0] not in (b"content-length", b"date"))
         length = response.headers.get("content-length", "")
         self.length = int(length) if length.isdecimal() else None
         self._client = client

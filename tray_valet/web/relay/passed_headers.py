@@ -51,10 +51,10 @@ class PassedHead(msgspec.Struct, frozen=True, kw_only=True):
     framing: Framing | None
 
 
-def head_downstream(headers: Headers, lease: Lease) -> PassedHead:
+def head_downstream(headers: tuple[Header, ...], lease: Lease) -> PassedHead:
     """The headers of an engine's answer that its client gets too, and who answered."""
     ref = lease.ref
-    return _head_downstream(tuple(headers), ref.provider, ref.model, lease.reason)
+    return _head_downstream(headers, ref.provider, ref.model, lease.reason)
 
 
 @lru_cache(maxsize=128)  # an engine's answers have the same head, as a rule: their lengths are told apart

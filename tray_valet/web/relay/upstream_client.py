@@ -64,7 +64,7 @@ class UpstreamResponse(Protocol):
     """An answer, as far as it has come. Header names are lower-case."""
 
     status: int
-    headers: Headers  # all but `Content-Length` and `Date`: these differ where all others are the same
+    headers: tuple[tuple[bytes, bytes], ...]  # but for `Date` and `Content-Length`: they differ each time
     length: int | None  # of the body; None = not told
 
     @property

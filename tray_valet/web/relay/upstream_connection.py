@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol, cast
 
 import httptools
@@ -18,6 +19,8 @@ from tray_valet.core.errors import UpstreamFailed, ValetError
 
 _UNREAD_BYTES = 64 * 1024  # more than that unread, and the engine has to wait
 _MAX_HEAD_BYTES = 64 * 1024
+_LENGTH_OF_LENGTH = len(b"content-length")
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class StaleConnectionError(Exception):
@@ -42,7 +45,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.idle_since_s = 0.0
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Headers = ()
         self.length: int | None = None
         self._client = client
         self._transport: asyncio.Transport | None = None
@@ -55,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
+        self._lines: list[tuple[bytes, bytes]] = []  # of a head that is not whole
         self._chunks: list[bytes] = []
         self._head_bytes = 0
         self._is_head_only = False
@@ -107,7 +111,7 @@ class Connection(asyncio.Protocol):
             transport.writelines(data)
         self._begin()
         self._on_data, self._on_wake = on_data, on_wake
-        self.status, self.headers, self.length = 0, [], None
+        self.status, self.headers, self.length = 0, (), None
         self._who = who
         self._uses += 1
         self._is_head_only = is_head
@@ -208,10 +212,15 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._has_begun = True
+        if not self._has_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(UpstreamFailed(f"{self._who} answered something that is not HTTP."))
+            return
+        if not self._has_head and self._head_bytes > 2 * _MAX_HEAD_BYTES:  # with preliminary ones
+            self._fail(UpstreamFailed(f"{self._who} does not come to the end of its answer's head."))
             return
         waiter = self._waiter
         is_awaited = self._on_wake is not None if waiter is None else not waiter.done()
@@ -264,27 +273,23 @@ class Connection(asyncio.Protocol):
         """One header, or one of a trailer, which nobody reads."""
         if self._has_head:
             return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > _MAX_HEAD_BYTES:
-            raise ValueError("head too large")  # the parser makes an error of its own of it
-        name = name.lower()
-        if name == b"content-length":
-            self._is_framed, self.length = True, int(value)
-        elif name != b"date":
-            self.headers.append((name, value))
-            if name == b"transfer-encoding":
-                self._is_framed = True
+        if len(name) == _LENGTH_OF_LENGTH and name.lower() == b"content-length":
+            self.length = int(value)
+        else:
+            self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole; a preliminary one (1xx) is passed over."""
         if self.is_complete:
             return
         status = self._parser.get_status_code()
+        lines, self._lines = self._lines, []
         if status < 200:
-            self._is_interim, self._is_framed = True, False
-            self.headers, self.length = [], None
+            self._is_interim, self.length = True, None
             return
         self.status = status
+        self.headers, is_in_chunks = _read_headers(tuple(lines))
+        self._is_framed = is_in_chunks or self.length is not None
         self._has_head = True
         self._keeps = self._parser.should_keep_alive() and not self._is_head_only
         if self._is_head_only:
@@ -301,3 +306,13 @@ class Connection(asyncio.Protocol):
             self._is_interim = False
         else:
             self.is_complete = True
+
+
+@lru_cache(maxsize=128)  # an engine's heads are the same but for their length, for a second at least
+def _read_headers(lines: Headers) -> tuple[Headers, bool]:
+    """The headers as `UpstreamResponse` has them, and whether the body comes in chunks. Raises ValueError."""
+    if sum(len(name) + len(value) for name, value in lines) > _MAX_HEAD_BYTES:
+        raise ValueError("head too large")  # the parser makes an error of its own of it
+    headers = tuple((name.lower(), value) for name, value in lines)
+    is_in_chunks = any(name == b"transfer-encoding" for name, _ in headers)
+    return tuple(pair for pair in headers if pair[0] != b"date"), is_in_chunks
