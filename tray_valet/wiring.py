@@ -44,6 +44,7 @@ from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.idle import IdleUnloader
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
@@ -148,9 +149,11 @@ class Wiring:
 
     def _build_loads(self) -> None:
         """Who brings models in on demand, and takes idle ones out."""
+        self.leases = Leases()
         self.dispatcher = Dispatcher(
             self.fleet,
             self.clock,
+            self.leases,
             lambda: self.settings,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
@@ -170,7 +173,7 @@ class Wiring:
             self.clock,
             self.activity.record,
             lambda: self.settings.models,
-            lambda ref: bool(self.dispatcher.in_flight(ref)),
+            lambda ref: bool(self.leases.count(ref)),
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: any(queue.waiting for queue in self.dispatcher.queues() if queue.ref == ref),
             self.revival,
@@ -185,7 +188,7 @@ class Wiring:
         self.idle = IdleUnloader(
             self.fleet,
             self.loader,
-            self.dispatcher,
+            self.leases,
             self.activity.record,
             lambda: float(self.settings.models.idle_timeout_seconds),
         )
@@ -194,7 +197,7 @@ class Wiring:
         """Who decides about a pause, and the two hands that act."""
         self.evictor = Evictor(
             self.fleet,
-            self.dispatcher,
+            self.leases,
             self.loader,
             self.journal,
             self._probe,
@@ -305,7 +308,7 @@ class Wiring:
             journal=self.journal,
             machine=self.machine,
             pressure=self.pressure,
-            dispatcher=self.dispatcher,
+            leases=self.leases,
             addresses=self.addresses,
             downloads=self.downloads.all,
         )
@@ -319,6 +322,7 @@ class Wiring:
             fleet=self.fleet,
             loader=self.loader,
             dispatcher=self.dispatcher,
+            leases=self.leases,
             games=self.games,
             machine=self.machine,
             journal=self.journal,

@@ -33,6 +33,7 @@ from tray_valet.services.fit import Fit
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.loader import Loader
 from tray_valet.services.memory_probe import MemoryProbe
 from tray_valet.services.reload_fights import ReloadFights
@@ -233,9 +234,11 @@ class House:
         self.fleet = Fleet(clock, self.facts.append, self._on_fleet_change)
         self.journal = JournalBook(state_dir / "journal.json", clock, write_atomically, self.facts.append)
         self.settings = Settings(eviction=eviction)
+        self.leases = Leases()
         self.dispatcher = Dispatcher(
             self.fleet,
             clock,
+            self.leases,
             lambda: self.settings,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
@@ -247,7 +250,7 @@ class House:
             clock,
             self.facts.append,
             ModelsSettings,
-            lambda ref: bool(self.dispatcher.in_flight(ref)),
+            lambda ref: bool(self.leases.count(ref)),
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: False,
             Revival(
@@ -263,7 +266,7 @@ class House:
         self.dispatcher.loader = self.loader
         self.evictor = Evictor(
             self.fleet,
-            self.dispatcher,
+            self.leases,
             self.loader,
             self.journal,
             probe,

@@ -266,7 +266,7 @@ async def test_200_requests_through_pauses_and_resumes_each_end_in_exactly_one_w
             await asyncio.gather(*tasks, return_exceptions=True)
         never_ran = sum(task.cancelled() for task in tasks)
         assert sum(ends.values()) + never_ran == 200
-        assert house.dispatcher.in_flight_total == 0
+        assert house.leases.total == 0
         assert all((q.waiting, q.in_flight) == (0, 0) for q in house.dispatcher.queues())
         await house.reaches(State.RUNNING)
         assert await served(house, "refuse") == ("fake/a", "alias")
@@ -304,7 +304,7 @@ async def test_no_place_is_lost_whoever_leaves_whenever(house: House, provider: 
         async with asyncio.timeout(20):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert not [r for r in results if isinstance(r, Exception)]
-        assert (running, house.dispatcher.in_flight_total) == (0, 0)
+        assert (running, house.leases.total) == (0, 0)
         assert all((q.waiting, q.in_flight) == (0, 0) for q in house.dispatcher.queues())
         clients = [Client(house, Wish(model="a")) for _ in range(3)]
         await until(lambda: all(client.lease for client in clients))
@@ -316,8 +316,8 @@ async def test_several_wait_for_idle_and_all_are_told(house: House) -> None:
     async with house.running():
         clients = [Client(house, Wish(model="a")) for _ in range(3)]
         await until(lambda: all(client.lease for client in clients))
-        waiting = [asyncio.create_task(house.dispatcher.wait_idle(A, 5)) for _ in range(10)]
-        assert not await house.dispatcher.wait_idle(A, 0.01)
+        waiting = [asyncio.create_task(house.leases.wait_idle(A, 5)) for _ in range(10)]
+        assert not await house.leases.wait_idle(A, 0.01)
         for client in clients:
             await client.finish()
         assert await asyncio.gather(*waiting) == [True] * 10

@@ -47,6 +47,7 @@ def valet_over(house: House, tmp_path: Path, settings: Settings) -> ValetService
         "fleet": house.fleet,
         "loader": house.loader,
         "dispatcher": house.dispatcher,
+        "leases": house.leases,
         "journal": house.journal,
         "watchdog": house.watchdog,
         "traffic": Traffic(),
@@ -75,7 +76,7 @@ async def _answer(valet: ValetService, finished: asyncio.Event, revoked: list[Va
 
 async def _in_flight(house: House) -> None:
     async with asyncio.timeout(30):
-        while not house.dispatcher.in_flight(A):  # noqa: ASYNC110
+        while not house.leases.count(A):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 

@@ -1,7 +1,8 @@
 """The dispatcher: gives each request a ready model, one candidate of its route after another.
 
-Decides: when a request waits, for what, and when it has waited enough; the rules are `core.routing`'s and
-`core.queueing`'s. Must not: move bytes (`web/` does) or decide that there is a pause.
+Decides: when a request waits for a place or a load, and when it has waited enough; where it goes is
+`route_choice.py`'s, the rule of the line `core.queueing`'s. Must not: move bytes (`web/` does) or decide that
+there is a pause.
 
 A request goes through three doors: the gate (is there a pause?), the line of its model (is there a place?)
 and the model itself (is it loaded, with enough context?). One that finds all three open, as most do, passes
@@ -21,20 +22,19 @@ from tray_valet.core.errors import Paused, TimedOut, ValetError
 from tray_valet.core.models import Demand, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.queueing import Ticket
-from tray_valet.core.routing import Candidate, Load, Plan, Standing, choose, reason_for
+from tray_valet.core.routing import Candidate, Plan
 from tray_valet.services.admission import Admission, Attempt, Late, context_of
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.leases import ActiveLease, Leases
 from tray_valet.services.loader import Loader
 from tray_valet.services.readiness import Readiness
-from tray_valet.services.route_book import RouteBook, Ways
+from tray_valet.services.route_book import RouteBook
+from tray_valet.services.route_choice import RouteChoice
 from tray_valet.services.waiting_line import Room, WaitingLine
-
-_GATE_LOOK_S = 1.0  # one hold of several may end without a change of state
 
 
 class Dispatcher:
-    """Owns the lines and what is in flight.
+    """Owns the lines, and writes down in `leases` what is in flight.
 
     `closed_by(demand)` is the gate: the refusal, or None when open. `request_for(ref)` is how a model is to
     be loaded when it must be: a model that is about to be brought back, as it was. `is_machine_busy` tells
@@ -45,6 +45,7 @@ class Dispatcher:
         self,
         fleet: Fleet,
         clock: Clock,
+        leases: Leases,
         settings: Callable[[], Settings],
         closed_by: Callable[[Demand], Paused | None],
         request_for: Callable[[ModelRef], LoadRequest],
@@ -54,11 +55,12 @@ class Dispatcher:
         self._clock = clock
         self._settings = settings
         self._closed_by = closed_by
-        self._routes = RouteBook(fleet, settings, closed_by)
-        self._leases = Leases()
+        self._leases = leases
         self._lines: dict[ModelRef, WaitingLine] = {}
         self._numbers = itertools.count(1)
-        self._gate_calls: set[asyncio.Future[None]] = set()
+        self._routes = RouteBook(fleet, settings, closed_by, self.busy)
+        self._choice = RouteChoice(fleet, clock, self._routes, closed_by)
+        self._has_next = self._choice.has_next
         self._readiness = Readiness(fleet, request_for, is_machine_busy)
 
     @property
@@ -70,28 +72,12 @@ class Dispatcher:
     def loader(self, loader: Loader) -> None:
         self._readiness.loader = loader
 
-    # -- in flight -----------------------------------------------------------------------------------
+    # -- lines ---------------------------------------------------------------------------------------
 
-    def in_flight(self, ref: ModelRef) -> int:
-        """How many requests run on a model now."""
-        return self._leases.count(ref)
-
-    def leases_on(self, ref: ModelRef) -> tuple[ActiveLease, ...]:
-        """The requests that run on a model now."""
-        return self._leases.on(ref)
-
-    @property
-    def in_flight_total(self) -> int:
-        return self._leases.total
-
-    async def wait_idle(self, ref: ModelRef, timeout_s: float) -> bool:
-        """Wait until no request runs on a model; say whether that came true in time."""
-        return await self._leases.wait_idle(ref, timeout_s)
-
-    async def revoke(self, ref: ModelRef, why: ValetError, timeout_s: float = 1.0) -> int:
-        """End every request on a model; returns their number once their sockets are cut (or after
-        `timeout_s`)."""
-        return await self._leases.revoke(ref, why, timeout_s)
+    def busy(self, ref: ModelRef) -> int:
+        """How many requests run on a model now, or wait for it."""
+        line = self._lines.get(ref)
+        return line.in_flight + line.waiting if line else 0
 
     def queues(self) -> tuple[QueueState, ...]:
         """The lines of the models that were asked for. Who brings a model in counts as waiting."""
@@ -112,9 +98,7 @@ class Dispatcher:
 
     def gate_changed(self) -> None:
         """Let requests look again that wait at the gate, or in a line that the gate now closes."""
-        for call in tuple(self._gate_calls):
-            if not call.done():
-                call.set_result(None)
+        self._choice.gate_changed()
         for ref, line in tuple(self._lines.items()):
             slot = self._fleet.slots.get(ref.provider)
             if slot is not None and self._closed_by(slot.demand(ref.model)) is not None:
@@ -137,7 +121,7 @@ class Dispatcher:
     async def locate(self, name: str) -> tuple[Slot, str]:
         """The provider and model that a name means first of all. Raises UnknownModel, ProviderUnreachable."""
         ways = await self._routes.ask(name)
-        ref = ways.candidates(self._load_of)[0].ref
+        ref = ways.candidates(self._routes.load_of)[0].ref
         return self._fleet.slots[ref.provider], ref.model
 
     def admit_now(self, wish: Wish) -> ActiveLease | None:
@@ -161,16 +145,12 @@ class Dispatcher:
         """A lease as soon as there is one for this request, or why there will be none."""
         attempt = Attempt(wish, failed, next(self._numbers), self._clock.monotonic_s())
         while True:
-            ways = await self._routes.ask(wish.model)
-            candidate = self._choose(attempt, ways)
-            if candidate is None:
-                await self._wait_at_gate(attempt)
-                continue
+            candidate, plan = await self._choice.candidate(attempt)
             try:
                 if wish.path in NEEDS_NO_MODEL:
                     lease: ActiveLease | None = self._aside(wish, candidate)
                 else:
-                    lease = await self._enter(attempt, candidate, ways.plan)
+                    lease = await self._enter(attempt, candidate, plan)
             except Paused:
                 await asyncio.sleep(0)  # the route says what a pause means
                 continue
@@ -194,72 +174,6 @@ class Dispatcher:
         self.loader.touch(lease.ref, lease.keep_alive_s)
         line = self._lines[lease.ref]
         line.end(lease.client, took_s=self._clock.monotonic_s() - lease.begun_s)
-
-    # -- where to ------------------------------------------------------------------------------------
-
-    def _choose(self, attempt: Attempt, ways: Ways) -> Candidate | None:
-        """The candidate to go to; None: wait at the gate. Raises why there is none."""
-        path = attempt.wish.path
-        candidates = ways.candidates(self._load_of)
-        standings = [self._routes.standing(c, path, attempt.failed) for c in candidates]
-        choice = choose(candidates, standings, ways.plan.when_paused, attempt.awaited)
-        if chosen := choice.candidate:
-            attempt.reason = reason_for(
-                chosen, candidates, standings, attempt.failed, is_alias=ways.plan.is_alias, path=path
-            )
-            return chosen
-        if choice.held is not None:
-            now_s = self._clock.monotonic_s()
-            if attempt.gate_ends_s is None:
-                attempt.gate_ends_s = now_s + ways.plan.wait_s
-            if not choice.may_wait or now_s >= attempt.gate_ends_s:
-                raise self._refusal(choice.held)
-            closed = (c.ref for c, s in zip(candidates, standings, strict=True) if s is Standing.CLOSED)
-            attempt.awaited |= frozenset(closed)
-            return None
-        if attempt.failed:
-            raise next(reversed(attempt.failed.values()))
-        raise self._routes.not_served(path, candidates)
-
-    def _refusal(self, held: Candidate) -> Paused:
-        slot = self._fleet.slots[held.ref.provider]
-        refusal = self._closed_by(slot.demand(held.ref.model))
-        assert refusal is not None
-        return refusal
-
-    async def _wait_at_gate(self, attempt: Attempt) -> None:
-        now_s = self._clock.monotonic_s()
-        assert attempt.gate_ends_s is not None
-        call: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gate_calls.add(call)
-        try:
-            async with asyncio.timeout(min(_GATE_LOOK_S, attempt.gate_ends_s - now_s)):
-                await call
-        except TimeoutError:
-            pass
-        finally:
-            self._gate_calls.discard(call)
-            attempt.gated_s += self._clock.monotonic_s() - now_s
-
-    def _load_of(self, ref: ModelRef) -> Load:
-        slot, line = self._fleet.slots.get(ref.provider), self._lines.get(ref)
-        loaded = self._fleet.is_loaded(ref)
-        return Load(
-            is_down=slot is None or slot.is_down,
-            is_loaded=loaded is not None,
-            busy=line.in_flight + line.waiting if line else 0,
-            slots=loaded.slots if loaded else None,
-        )
-
-    def _has_next(self, lease: ActiveLease) -> bool:
-        ways = self._routes.now(lease.wish.model)
-        if ways is None or (ways.fixed is not None and len(ways.fixed) == 1):
-            return False
-        path, failed = lease.wish.path, {lease.ref, *lease.failed}
-        return any(
-            self._routes.standing(candidate, path, failed) is Standing.OPEN
-            for candidate in ways.candidates(self._load_of)
-        )
 
     # -- to the model --------------------------------------------------------------------------------
 
@@ -355,8 +269,6 @@ class Dispatcher:
             slot.provider.upstream(candidate.ref.model)  # raises why
             raise self._fleet.unknown(str(candidate.ref))
         return lease
-
-    # -- lines ---------------------------------------------------------------------------------------
 
     def _line(self, ref: ModelRef) -> WaitingLine:
         line = self._lines.get(ref)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from tray_valet.core import events as ev
 from tray_valet.core.errors import LoadFailed
 from tray_valet.core.models import ModelRef
-from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.loader import Loader
 
 
@@ -25,14 +25,14 @@ class Ejector:
         self,
         fleet: Fleet,
         loader: Loader,
-        dispatcher: Dispatcher,
+        leases: Leases,
         journal: JournalBook,
         record: Callable[[ev.Fact], None],
         drain_s: Callable[[], float],
     ) -> None:
         self._fleet = fleet
         self._loader = loader
-        self._dispatcher = dispatcher
+        self._leases = leases
         self._journal = journal
         self._record = record
         self._drain_s = drain_s
@@ -65,8 +65,8 @@ class Ejector:
 
     async def _end_answers(self, ref: ModelRef) -> None:
         drain_s = self._drain_s()
-        if await self._dispatcher.wait_idle(ref, drain_s):
+        if await self._leases.wait_idle(ref, drain_s):
             return
         why = LoadFailed(f"{ref.model} was unloaded on request, and this answer with it.", was_ended=True)
-        if ended := await self._dispatcher.revoke(ref, why):
+        if ended := await self._leases.revoke(ref, why):
             self._record(ev.AnswersEnded(count=ended, waited_s=drain_s))

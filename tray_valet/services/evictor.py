@@ -24,9 +24,9 @@ from tray_valet.core.models import ConditionType, Demand, LoadedModel, ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.snapshot import PauseReport
 from tray_valet.core.wording import size
-from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.fleet import Fleet, Slot
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.loader import Loader
 from tray_valet.services.memory_probe import Held, MemoryProbe, Proof, freed_bytes, proof
 from tray_valet.services.pause_account import PauseAccount, Target
@@ -54,7 +54,7 @@ class Evictor:
     def __init__(
         self,
         fleet: Fleet,
-        dispatcher: Dispatcher,
+        leases: Leases,
         loader: Loader,
         journal: JournalBook,
         probe: MemoryProbe,
@@ -63,7 +63,7 @@ class Evictor:
         settings: Callable[[], EvictionSettings],
     ) -> None:
         self._fleet = fleet
-        self._dispatcher = dispatcher
+        self._leases = leases
         self._loader = loader
         self._journal = journal
         self._probe = probe
@@ -187,16 +187,16 @@ class Evictor:
 
     async def _end_answers(self, ref: ModelRef, wish: EvictionWish, drain_s: float) -> None:
         """Let answers finish for up to `drain_s`, then cut them: a busy engine keeps its memory."""
-        clients = [lease.client for lease in self._dispatcher.leases_on(ref)]
+        clients = [lease.client for lease in self._leases.on(ref)]
         names = tuple(dict.fromkeys(c for c in clients if c))
         client = names[0] if len(names) == 1 else ""
         began_s = self._clock.monotonic_s()
-        if await self._dispatcher.wait_idle(ref, drain_s):
+        if await self._leases.wait_idle(ref, drain_s):
             waited_s = self._clock.monotonic_s() - began_s
             if clients and waited_s >= _WORTH_SAYING_S:
                 self._record(ev.AnswersAwaited(count=len(clients), client=client, waited_s=waited_s))
             return
-        count = await self._dispatcher.revoke(ref, wish.refusal)
+        count = await self._leases.revoke(ref, wish.refusal)
         self._record(ev.AnswersEnded(count=count, client=client, waited_s=drain_s))
 
     async def _wait_gone(self, slot: Slot, model: str, deadline_s: float, has_runners: bool) -> bool:

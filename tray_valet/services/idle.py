@@ -12,8 +12,8 @@ from collections.abc import Callable
 from tray_valet.core.errors import ValetError
 from tray_valet.core.events import Fact, ModelUnloaded
 from tray_valet.core.models import ModelRef, ProviderKind
-from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.fleet import Fleet
+from tray_valet.services.leases import Leases
 from tray_valet.services.loader import Loader
 
 _LOG = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ class IdleUnloader:
         self,
         fleet: Fleet,
         loader: Loader,
-        dispatcher: Dispatcher,
+        leases: Leases,
         record: Callable[[Fact], None],
         idle_timeout_s: Callable[[], float],
     ) -> None:
         self._fleet = fleet
         self._loader = loader
-        self._dispatcher = dispatcher
+        self._leases = leases
         self._record = record
         self._idle_timeout_s = idle_timeout_s
 
@@ -54,7 +54,7 @@ class IdleUnloader:
                 ref = ModelRef(slot.name, model.name)
                 if model.ttl_left_s is None or model.ttl_left_s > 0:
                     continue
-                if self._dispatcher.in_flight(ref):
+                if self._leases.count(ref):
                     self._loader.touch(ref)
                     continue
                 try:

@@ -130,8 +130,9 @@ class Leases:
             return ref not in self._leases
         return True
 
-    async def revoke(self, ref: ModelRef, why: ValetError, timeout_s: float) -> int:
-        """End every request on a model; returns their number once they are over (or after `timeout_s`)."""
+    async def revoke(self, ref: ModelRef, why: ValetError, timeout_s: float = 1.0) -> int:
+        """End every request on a model; returns their number once their sockets are cut (or after
+        `timeout_s`)."""
         leases = self.on(ref)
         for lease in leases:
             lease.revoke(why)

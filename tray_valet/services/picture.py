@@ -17,12 +17,12 @@ from tray_valet.core.ports import Clock
 from tray_valet.core.snapshot import HoldView, Snapshot
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import technical_reason
-from tray_valet.services.dispatcher import Dispatcher
 from tray_valet.services.evictor import Evictor
 from tray_valet.services.fleet import Fleet
 from tray_valet.services.game_watch import GameWatch
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.machine import Machine
 from tray_valet.services.pressure_watch import PressureWatch
 from tray_valet.services.restorer import Restorer
@@ -54,7 +54,7 @@ class Picture:
         journal: JournalBook,
         machine: Machine,
         pressure: PressureWatch,
-        dispatcher: Dispatcher,
+        leases: Leases,
         addresses: Addresses,
         downloads: Callable[[], tuple[Download, ...]] = tuple,
     ) -> None:
@@ -70,7 +70,7 @@ class Picture:
         self._journal = journal
         self._machine = machine
         self._pressure = pressure
-        self._dispatcher = dispatcher
+        self._leases = leases
         self._addresses = addresses
         self._downloads = downloads
 
@@ -98,7 +98,7 @@ class Picture:
             process_source=self._games.source,
             gpu_missing_because=self._machine.gpu_missing_because,
             is_built_in_demo=self._is_demo(),
-            in_flight=self._dispatcher.in_flight_total,
+            in_flight=self._leases.total,
             control_url=self._addresses.control_url,
             router_url=self._addresses.router_url,
         )
@@ -130,7 +130,7 @@ class Picture:
             holds=self._holds.in_effect,
             loaded=tuple(m for _, m in self._fleet.residents()),
             games_kept_running=kept,
-            answers_in_flight=self._dispatcher.in_flight_total,
+            answers_in_flight=self._leases.total,
             drain_s=float(settings.eviction.drain_seconds),
             grace_s=float(settings.games.grace_seconds),
             resumes_in_s=self._resumes_in_s(),

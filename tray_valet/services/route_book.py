@@ -63,10 +63,13 @@ class RouteBook:
         fleet: Fleet,
         settings: Callable[[], Settings],
         closed_by: Callable[[Demand], Paused | None],
+        busy: Callable[[ModelRef], int],
     ) -> None:
+        """`busy`: how many requests run on a model now, or wait for it."""
         self._fleet = fleet
         self._settings = settings
         self._closed_by = closed_by
+        self._busy = busy
         self._ways: dict[str, Ways] = {}
         self._is_of: tuple[Settings | None, int] = (None, -1)
         self._awaited: WeakSet[Slot] = WeakSet()
@@ -144,6 +147,16 @@ class RouteBook:
         if slot.is_down or not (slot.is_listed or slot.has(ref.model)):
             return Standing.DOWN  # or it has never said what it has
         return Standing.OPEN
+
+    def load_of(self, ref: ModelRef) -> Load:
+        """How busy a model is now."""
+        slot, loaded = self._fleet.slots.get(ref.provider), self._fleet.is_loaded(ref)
+        return Load(
+            is_down=slot is None or slot.is_down,
+            is_loaded=loaded is not None,
+            busy=self._busy(ref),
+            slots=loaded.slots if loaded is not None else None,
+        )
 
     def not_served(self, path: str, candidates: Sequence[Candidate]) -> NotSupported:
         """What a request is told whose path none of its candidates has, with what they do have."""

@@ -21,7 +21,6 @@ from tray_valet.core.route_views import (
 )
 from tray_valet.core.routing import (
     Candidate,
-    Load,
     Standing,
     candidates_of,
     choose,
@@ -44,12 +43,10 @@ class RouteOutlook:
         closed_by: Callable[[Demand], Paused | None],
         busy: Callable[[ModelRef], int],
     ) -> None:
-        """`busy`: how many requests run on a model now, or wait for it."""
         self._fleet = fleet
         self._settings = settings
         self._closed_by = closed_by
-        self._busy = busy
-        self._book = RouteBook(fleet, settings, closed_by)
+        self._book = RouteBook(fleet, settings, closed_by, busy)
 
     def routes(self) -> tuple[RouteView, ...]:
         """Every alias of the settings, in their order."""
@@ -74,7 +71,7 @@ class RouteOutlook:
         plan = plan_of(alias, self._settings(), self._fleet)
         if plan is None:
             return Outcome.REFUSES, no_candidate(alias).message, None
-        candidates = candidates_of(plan, self._load_of)
+        candidates = candidates_of(plan, self._book.load_of)
         standings = [self._book.standing(candidate, CHAT, ()) for candidate in candidates]
         choice = choose(candidates, standings, plan.when_paused)
         if chosen := choice.candidate:
@@ -115,15 +112,6 @@ class RouteOutlook:
             why_closed=self._why_closed(ref) if standing is Standing.CLOSED else "",
             sets=tuple(wish.set),
             strips=wish.strip,
-        )
-
-    def _load_of(self, ref: ModelRef) -> Load:
-        slot, loaded = self._fleet.slots.get(ref.provider), self._fleet.is_loaded(ref)
-        return Load(
-            is_down=slot is None or slot.is_down,
-            is_loaded=loaded is not None,
-            busy=self._busy(ref),
-            slots=loaded.slots if loaded is not None else None,
         )
 
     def _is_local(self, ref: ModelRef) -> bool:

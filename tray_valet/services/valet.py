@@ -53,6 +53,7 @@ from tray_valet.services.game_watch import GameWatch
 from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
+from tray_valet.services.leases import Leases
 from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
@@ -82,6 +83,7 @@ class ValetService:
         fleet: Fleet,
         loader: Loader,
         dispatcher: Dispatcher,
+        leases: Leases,
         games: GameWatch,
         machine: Machine,
         journal: JournalBook,
@@ -116,14 +118,14 @@ class ValetService:
         self._ejector = Ejector(
             fleet,
             loader,
-            dispatcher,
+            leases,
             journal,
             activity.record,
             lambda: float(settings.current.eviction.drain_seconds),
         )
         self._catalog = Catalog(fleet, loader, lambda: settings.current, clock)
         self._states = ModelStates(fleet, loader, watchdog.closed_by, traffic.last_load_s)
-        self._outlook = RouteOutlook(fleet, lambda: settings.current, watchdog.closed_by, self._busy)
+        self._outlook = RouteOutlook(fleet, lambda: settings.current, watchdog.closed_by, dispatcher.busy)
         self._quit_requested = quit_requested
         self._own_log = own_log
 
@@ -179,10 +181,6 @@ class ValetService:
         return self._states.of_all(self.catalog())
 
     # -- what passes ---------------------------------------------------------------------------------
-
-    def _busy(self, ref: ModelRef) -> int:
-        """How many requests run on a model, or wait for it."""
-        return sum(queue.in_flight + queue.waiting for queue in self.queues() if queue.ref == ref)
 
     def queues(self) -> tuple[QueueState, ...]:
         return self._dispatcher.queues()
