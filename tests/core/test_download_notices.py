@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from tests.core.test_notices import picture, shown, words
-from tray_valet.core import events as ev
 from tray_valet.core.downloads import Download
+from tray_valet.core.events_disk import (
+    DownloadCancelled,
+    DownloadFailed,
+    DownloadFinished,
+    DownloadProgressed,
+    ModelDeleted,
+)
 from tray_valet.core.watchdog import State
 
-DONE = ev.DownloadFinished(id="a", provider="ollama", model="llama3:8b", size_bytes=4 * 2**30, took_s=90.0)
-ALSO = ev.DownloadFinished(id="b", provider="ollama", model="qwen3:8b", size_bytes=2**30, took_s=9.0)
-FAILED = ev.DownloadFailed(id="c", provider="ollama", model="nope", message="No registry has a model nope.")
+DONE = DownloadFinished(id="a", provider="ollama", model="llama3:8b", size_bytes=4 * 2**30, took_s=90.0)
+ALSO = DownloadFinished(id="b", provider="ollama", model="qwen3:8b", size_bytes=2**30, took_s=9.0)
+FAILED = DownloadFailed(id="c", provider="ollama", model="nope", message="No registry has a model nope.")
 
 
 def test_a_finished_download_is_told() -> None:
@@ -31,8 +37,8 @@ def test_a_failed_one_is_a_problem_with_its_reason() -> None:
 def test_what_happens_on_the_way_is_not_told() -> None:
     going = Download(id="a", provider="ollama", model="llama3:8b", added_at=0.0)
     for fact in (
-        ev.DownloadProgressed(download=going),
-        ev.DownloadCancelled(id="a", provider="ollama", model="llama3:8b"),
-        ev.ModelDeleted(provider="ollama", model="llama3:8b"),
+        DownloadProgressed(download=going),
+        DownloadCancelled(id="a", provider="ollama", model="llama3:8b"),
+        ModelDeleted(provider="ollama", model="llama3:8b"),
     ):
         assert shown(picture(State.RUNNING), fact) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tray_valet.core import events as ev
+from tray_valet.core.events_providers import ProviderBack
 from tray_valet.core.holds import GameCause, Hold, HoldKind, PressureCause, ProgramCause, UserCause
 from tray_valet.core.ledger import GameRecord, SlowPart
 from tray_valet.core.ledger_fold import Book, folded, forgotten
@@ -248,5 +249,5 @@ def test_a_game_forgotten_while_it_runs_is_not_remembered_when_it_ends(story: St
 def test_facts_without_news_give_the_same_book_back(story: Story) -> None:
     story.game(0.0, "Hades")
     before = story.book
-    story.at(1.0, ev.SettingsApplied(), ev.ModelLoaded(model="a", took_s=1.0), ev.ProviderBack(provider="o"))
+    story.at(1.0, ev.SettingsApplied(), ev.ModelLoaded(model="a", took_s=1.0), ProviderBack(provider="o"))
     assert story.book is before

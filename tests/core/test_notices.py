@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tray_valet.core import events as ev
+from tray_valet.core.events_providers import ProviderBack, ProviderLost
 from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.holds import Cause, GameCause, Hold, HoldKind, PressureCause, ProgramCause, UserCause
 from tray_valet.core.journal import JournalEntry
@@ -158,13 +159,13 @@ def test_a_game_during_the_users_own_pause_offers_no_button_that_would_do_nothin
         (ev.GameEnded(name="Hades", key="k", ran_s=1), picture()),
         (ev.ModelLoaded(model="a", took_s=1.0), picture(loaded=("a",))),
         (ev.ModelUnloaded(model="a"), picture()),
-        (ev.ProviderBack(provider="ollama"), picture()),
+        (ProviderBack(provider="ollama"), picture()),
         (ev.SettingsApplied(), picture()),
         (ev.HoldPlaced(hold=hold().hold), PAUSED),
         (ev.ValetStarted(version="1"), picture()),
         (ev.RestoreFailed(model="a", message="x", next_try_s=2.0), picture()),
         (ev.RestoreFailed(model="a", message="x"), picture(loaded=("a",))),
-        (ev.ProviderLost(provider="ollama", message="x"), picture(provider_state="unreachable")),
+        (ProviderLost(provider="ollama", message="x"), picture(provider_state="unreachable")),
         (ev.SettingsBroken(message="x"), picture()),  # mended within the second
         (ev.MemoryStillHeld(provider="ollama", held_bytes=GB, is_vram=True), PAUSED),  # free by now
     ],
@@ -209,7 +210,7 @@ HELD = (Condition(type=ConditionType.MEMORY_STILL_HELD, reason="x", since=0.0),)
             None,
         ),
         (
-            ev.ProviderLost(provider="ollama", message="x"),
+            ProviderLost(provider="ollama", message="x"),
             picture(State.PROVIDER_DOWN, provider_state="unreachable", to_bring_back=WAITING),
             "ollama does not answer",
             "2 models will come back with it.",

@@ -11,10 +11,10 @@ import pytest
 
 from tests.services.test_downloads import Bench, Fetcher
 from tray_valet.core import downloads as rules
-from tray_valet.core import events as ev
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import OllamaSettings, OpenAiSettings, ProviderSettings
 from tray_valet.core.downloads import Download, DownloadState
+from tray_valet.core.events_disk import DownloadCancelled
 from tray_valet.core.models import InstalledModel
 from tray_valet.providers.ollama_names import canonical_name
 from tray_valet.services import declared_models
@@ -132,7 +132,7 @@ async def test_c8_a_cancelled_one_waits_for_other_settings_of_its_provider(tmp_p
     async with bench.serving():
         await bench.has_looked()
         [begun] = bench.downloads.all()
-        bench.declared.note(ev.DownloadCancelled(id=begun.id, provider="ollama", model="new:latest"))
+        bench.declared.note(DownloadCancelled(id=begun.id, provider="ollama", model="new:latest"))
         await bench.store.cancel(begun.id)
         await bench.went_and_came_back()
         bench.apply(ollama=bench.settings.providers["ollama"], cloud=OpenAiSettings())  # type: ignore[index]

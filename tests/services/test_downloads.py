@@ -14,6 +14,7 @@ from tray_valet.core import downloads as rules
 from tray_valet.core import events as ev
 from tray_valet.core.downloads import DownloadState, PullProgress
 from tray_valet.core.errors import DiskFull, NotSupported, Refused, UnknownModel, UpstreamFailed, ValetError
+from tray_valet.core.events_disk import DownloadFailed, DownloadFinished, DownloadProgressed, ModelDeleted
 from tray_valet.core.metrics import DiskSample
 from tray_valet.services.atomic_file import write_atomically
 from tray_valet.services.clock import SystemClock
@@ -129,8 +130,8 @@ async def test_a_model_is_downloaded_and_then_can_be_loaded(tmp_path: Path) -> N
         done = await asyncio.wait_for(bench.store.wait(begun.id), 30)
         assert (done.state, done.completed_bytes, done.provider) == (DownloadState.DONE, 3 * MIB, "fake")
         assert bench.fleet.find("new") is not None
-        [finished] = bench.seen(ev.DownloadFinished)
-        assert isinstance(finished, ev.DownloadFinished)
+        [finished] = bench.seen(DownloadFinished)
+        assert isinstance(finished, DownloadFinished)
         assert finished.size_bytes == 3 * MIB
 
 
@@ -182,7 +183,7 @@ async def test_c7_a_failure_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     async with Bench(tmp_path, provider).running() as bench:
         begun = await bench.store.pull("x")
         await bench.reaches(begun.id, DownloadState.DONE)
-        assert bench.seen(ev.DownloadFailed) == []
+        assert bench.seen(DownloadFailed) == []
     assert provider.pulls == ["x", "x", "x"]
 
 
@@ -195,8 +196,8 @@ async def test_c7_a_failure_that_stays_is_given_up_and_said_once(
     async with Bench(tmp_path, provider).running() as bench:
         ended = await bench.store.wait((await bench.store.pull("x")).id)
         assert (ended.state, ended.error) == (DownloadState.FAILED, "The registry is away.")
-        [failed] = bench.seen(ev.DownloadFailed)
-        assert isinstance(failed, ev.DownloadFailed)
+        [failed] = bench.seen(DownloadFailed)
+        assert isinstance(failed, DownloadFailed)
         assert failed.message == "The registry is away."
     assert len(provider.pulls) == 2
 
@@ -292,7 +293,7 @@ async def test_progress_is_told_four_times_a_second_at_most(tmp_path: Path) -> N
         began_s = bench.clock.monotonic_s()
         await bench.store.wait((await bench.store.pull("x")).id)
         took_s = bench.clock.monotonic_s() - began_s
-    assert len(bench.seen(ev.DownloadProgressed)) <= 4 * took_s + 5
+    assert len(bench.seen(DownloadProgressed)) <= 4 * took_s + 5
 
 
 async def test_providers_without_downloads_say_what_can_be_done(tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ async def test_a_deleted_model_is_unloaded_first_and_gone_from_the_list(tmp_path
         ref = await bench.store.delete("fake/a")
         assert (ref.provider, ref.model, bench.unloaded) == ("fake", "a", [("a", "fake")])
         assert bench.fleet.find("a") is None
-        assert bench.seen(ev.ModelDeleted)
+        assert bench.seen(ModelDeleted)
         with pytest.raises(UnknownModel):
             await bench.store.delete("a")
 

@@ -14,6 +14,13 @@ from tests.services.house import FakeProvider, House
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.errors import CannotKill, NotFound, NotSupported, Refused
+from tray_valet.core.events_providers import (
+    ProviderBack,
+    ProviderLost,
+    ServiceFailed,
+    ServiceStarted,
+    ServiceStopped,
+)
 from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.models import ConditionType, LoadRequest, ProviderKind
 from tray_valet.core.processes import ProcessIdentity, System
@@ -133,7 +140,7 @@ class Desk:
 
     async def fact(self) -> ev.Fact:
         """The next fact of a service."""
-        kinds = (ev.ServiceStarted, ev.ServiceStopped, ev.ServiceFailed)
+        kinds = (ServiceStarted, ServiceStopped, ServiceFailed)
         async with asyncio.timeout(30):
             while True:
                 for fact in self.house.facts:
@@ -173,10 +180,10 @@ async def test_a_start_is_done_when_it_answers(at: Desk) -> None:
         begun = await at.desk.begin(START, None)
         assert (begun.provider, begun.is_done) == ("ollama", False)
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceStarted)
+        assert isinstance(fact, ServiceStarted)
         assert at.service.asked == [("start", "ollama serve")]
         assert not at.house.fleet.slot("ollama").is_down
-        assert at.house.seen(ev.ProviderBack) == []
+        assert at.house.seen(ProviderBack) == []
 
 
 async def test_a_stop_is_no_crash(at: Desk) -> None:
@@ -185,7 +192,7 @@ async def test_a_stop_is_no_crash(at: Desk) -> None:
         await at.house.fleet.refresh()
         await at.desk.begin(STOP, "ollama")
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceStopped)
+        assert isinstance(fact, ServiceStopped)
         assert not fact.was_killed
         assert at.table.sent == [("ask", 100), ("kill", 101)]  # this server left its runner behind
         slot = at.house.fleet.slot("ollama")
@@ -195,7 +202,7 @@ async def test_a_stop_is_no_crash(at: Desk) -> None:
         assert at.house.watchdog.reason == "provider ollama stopped by you"
         for _ in range(5):  # looks that fail are no news
             await at.house.fleet.refresh()
-        assert at.house.seen(ev.ProviderLost) == []
+        assert at.house.seen(ProviderLost) == []
         assert at.house.journal.missing == ()
         assert slot.conditions[ConditionType.UNREACHABLE].reason.startswith("Stopped by you.")
 
@@ -208,7 +215,7 @@ async def test_one_that_others_start_again_is_back(at: Desk) -> None:
         await at.house.fleet.refresh()
         slot = at.house.fleet.slot("ollama")
         assert (slot.is_down, slot.is_stopped, slot.conditions) == (False, False, {})
-        assert at.house.seen(ev.ProviderBack) == [ev.ProviderBack(provider="ollama")]
+        assert at.house.seen(ProviderBack) == [ProviderBack(provider="ollama")]
 
 
 async def test_v16_a_server_is_asked_waited_for_and_then_killed_with_its_runners(at: Desk) -> None:
@@ -216,7 +223,7 @@ async def test_v16_a_server_is_asked_waited_for_and_then_killed_with_its_runners
     async with running(at):
         await at.desk.begin(STOP, None)
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceStopped)
+        assert isinstance(fact, ServiceStopped)
         assert fact.was_killed
         assert 0.3 <= fact.took_s < 30
         assert at.table.sent[0] == ("ask", 100)
@@ -227,7 +234,7 @@ async def test_v16_a_server_is_asked_waited_for_and_then_killed_with_its_runners
 async def test_a_forced_stop_kills_the_runners_before_anything_else(at: Desk) -> None:
     async with running(at):
         await at.desk.begin(STOP, None, is_forced=True)
-        assert isinstance(await at.fact(), ev.ServiceStopped)
+        assert isinstance(await at.fact(), ServiceStopped)
         assert at.table.sent == [("kill", 101), ("ask", 100)]
 
 
@@ -237,7 +244,7 @@ async def test_what_a_service_keeps_is_told_to_it_first(at: Desk, way: Way) -> N
     at.table.ignores_requests = True
     async with running(at):
         await at.desk.begin(STOP, None)
-        assert isinstance(await at.fact(), ev.ServiceStopped)
+        assert isinstance(await at.fact(), ServiceStopped)
         assert at.service.asked == [("stop", way.value)]
         assert at.table.sent[0] == ("ask", 100)
 
@@ -246,19 +253,19 @@ async def test_a_restart_by_one_command_and_one_by_hand(at: Desk) -> None:
     async with running(at):
         await at.desk.begin(RESTART, None)
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceStarted)
+        assert isinstance(fact, ServiceStarted)
         assert fact.is_restart
         assert at.service.asked == [("stop", "ollama serve"), ("start", "ollama serve")]
         at.service.way, at.service.asked = Way.USER_UNIT, []
         await at.desk.begin(RESTART, None)
-        assert isinstance(await at.fact(), ev.ServiceStarted)
+        assert isinstance(await at.fact(), ServiceStarted)
         assert at.service.asked == [("restart", "systemd user unit")]
 
 
 async def test_a_restart_of_what_is_down_starts_it(at: Desk) -> None:
     async with running(at, is_up=False):
         await at.desk.begin(RESTART, None)
-        assert isinstance(await at.fact(), ev.ServiceStarted)
+        assert isinstance(await at.fact(), ServiceStarted)
         assert at.table.sent == []
 
 
@@ -323,7 +330,7 @@ async def test_a_failure_is_a_fact_with_its_reason(
     async with running(at, is_up=action is not START):
         await at.desk.begin(action, None)
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceFailed)
+        assert isinstance(fact, ServiceFailed)
         assert sentence(fact).startswith(says)
         assert not at.house.fleet.slot("ollama").is_stopped
         at.table.refusal = None
@@ -336,7 +343,7 @@ async def test_something_that_answers_again_at_once_is_told(at: Desk) -> None:
         at.is_up()
         await at.desk.begin(STOP, None)
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceFailed)
+        assert isinstance(fact, ServiceFailed)
         assert "something answers at" in fact.message
         assert not at.house.fleet.slot("ollama").is_stopped
 
@@ -407,7 +414,7 @@ async def test_an_ollama_that_was_not_found_yet_can_be_started(tmp_path: Path) -
     async with running(at, is_up=False):
         begun = await at.desk.begin(START, None)
         assert begun.provider == "ollama"
-        assert isinstance(await at.fact(), ev.ServiceStarted)
+        assert isinstance(await at.fact(), ServiceStarted)
         assert looks == 3
         at.is_up(is_up=False)
         assert (await at.desk.begin(START, "demo")).is_done
@@ -434,7 +441,7 @@ async def test_runners_have_nothing_to_start_stop_by_unloading_and_restart_as_th
         await at.house.fleet.refresh()
         await at.desk.begin(RESTART, "local")
         fact = await at.fact()
-        assert isinstance(fact, ev.ServiceStarted)
+        assert isinstance(fact, ServiceStarted)
         assert fact.is_restart
         assert local.requests == [
             LoadRequest(model="a", context_length=2048, ttl_s=float("inf")),
@@ -442,7 +449,7 @@ async def test_runners_have_nothing_to_start_stop_by_unloading_and_restart_as_th
             LoadRequest(model="c", context_length=4096, ttl_s=None),  # the usual time, not none at all
         ]
         await at.desk.begin(STOP, "local")
-        assert isinstance(await at.fact(), ev.ServiceStopped)
+        assert isinstance(await at.fact(), ServiceStopped)
         assert at.unloaded == ["local", "local"]  # the user's unload, which lets answers finish
         assert local.loaded == {}
         slot = at.house.fleet.slot("local")
@@ -456,7 +463,7 @@ async def test_a_forced_stop_of_runners_kills_them(tmp_path: Path) -> None:
         local.put("a")
         await at.house.fleet.refresh()
         await at.desk.begin(STOP, "local", is_forced=True)
-        assert isinstance(await at.fact(), ev.ServiceStopped)
+        assert isinstance(await at.fact(), ServiceStopped)
         assert local.calls[0] == ("kill", "a")
 
 

@@ -1,13 +1,15 @@
 """Facts: what has happened, in the past tense. Everything seen is folded from these.
 
-Decides: which facts there are and what each carries (bytes, seconds). Must not: word them (`wording.py`).
+Decides: which facts there are and what each carries (bytes, seconds); those of providers and of the disk are
+in files of their own. Must not: word them (`fact_sentences.py` does).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from tray_valet.core.downloads import Download
+from tray_valet.core.events_disk import DiskFact, DownloadProgressed
+from tray_valet.core.events_providers import ProviderFact
 from tray_valet.core.holds import Hold
 from tray_valet.core.watchdog import State
 
@@ -212,84 +214,6 @@ class MemoryStillHeld(msgspec.Struct, frozen=True, kw_only=True, tag="memory_sti
     is_vram: bool
 
 
-class ProviderLost(msgspec.Struct, frozen=True, kw_only=True, tag="provider_lost"):
-    """A provider has not answered several times in a row."""
-
-    provider: str
-    message: str
-
-
-class ProviderBack(msgspec.Struct, frozen=True, kw_only=True, tag="provider_back"):
-    """A provider answers again."""
-
-    provider: str
-
-
-class ServiceStarted(msgspec.Struct, frozen=True, kw_only=True, tag="service_started"):
-    """The user had a provider's server started (or restarted), and it answers."""
-
-    provider: str
-    took_s: float
-    is_restart: bool = False
-
-
-class ServiceStopped(msgspec.Struct, frozen=True, kw_only=True, tag="service_stopped"):
-    """The user had a provider's server stopped, and it is gone. `was_killed`: it did not end when asked."""
-
-    provider: str
-    took_s: float
-    was_killed: bool = False
-
-
-class ServiceFailed(msgspec.Struct, frozen=True, kw_only=True, tag="service_failed"):
-    """A provider's server could not be started, stopped or restarted (`action`)."""
-
-    provider: str
-    action: str
-    message: str  # with the remedy
-
-
-class DownloadProgressed(msgspec.Struct, frozen=True, kw_only=True, tag="download_progress"):
-    """How far a download is. Comes several times a second at most; the newest says it all."""
-
-    download: Download
-
-
-class DownloadFinished(msgspec.Struct, frozen=True, kw_only=True, tag="download_finished"):
-    """A model is on the disk."""
-
-    id: str
-    provider: str
-    model: str
-    size_bytes: int
-    took_s: float
-
-
-class DownloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="download_failed"):
-    """A model could not be downloaded, and it is not tried again by itself."""
-
-    id: str
-    provider: str
-    model: str
-    message: str  # with the remedy
-
-
-class DownloadCancelled(msgspec.Struct, frozen=True, kw_only=True, tag="download_cancelled"):
-    """The user took a download back."""
-
-    id: str
-    provider: str
-    model: str
-
-
-class ModelDeleted(msgspec.Struct, frozen=True, kw_only=True, tag="model_deleted"):
-    """The user had a model deleted from the disk."""
-
-    provider: str
-    model: str
-    size_bytes: int = 0
-
-
 class SettingsApplied(msgspec.Struct, frozen=True, kw_only=True, tag="settings_applied"):
     """New settings are in force."""
 
@@ -359,16 +283,8 @@ Fact = (
     | ModelReloadedDuringPause
     | PauseUnfinished
     | MemoryStillHeld
-    | ProviderLost
-    | ProviderBack
-    | ServiceStarted
-    | ServiceStopped
-    | ServiceFailed
-    | DownloadProgressed
-    | DownloadFinished
-    | DownloadFailed
-    | DownloadCancelled
-    | ModelDeleted
+    | ProviderFact
+    | DiskFact
     | SettingsApplied
     | SettingsBroken
     | RestartNeeded

@@ -6,6 +6,22 @@ Decides: how a fact is said, and which facts tell of a problem. Must not: decide
 from __future__ import annotations
 
 from tray_valet.core import events as ev
+from tray_valet.core.events_disk import (
+    DiskFact,
+    DownloadCancelled,
+    DownloadFailed,
+    DownloadFinished,
+    DownloadProgressed,
+    ModelDeleted,
+)
+from tray_valet.core.events_providers import (
+    ProviderBack,
+    ProviderFact,
+    ProviderLost,
+    ServiceFailed,
+    ServiceStarted,
+    ServiceStopped,
+)
 from tray_valet.core.reload_fights import called
 from tray_valet.core.revival import REMEDY, given_up
 from tray_valet.core.wording import count, duration, listed, reason_of, size, technical_reason
@@ -36,10 +52,6 @@ _OfModel = (
     | ev.RunnerGivenUp
     | ev.Overcommitted
 )
-_OfProvider = ev.ProviderLost | ev.ProviderBack | ev.ServiceStarted | ev.ServiceStopped | ev.ServiceFailed
-_OfDisk = (
-    ev.DownloadProgressed | ev.DownloadFinished | ev.DownloadFailed | ev.DownloadCancelled | ev.ModelDeleted
-)
 _OfValet = ev.ValetStarted | ev.SettingsApplied | ev.SettingsBroken | ev.RestartNeeded | ev.JournalUnwritable
 
 PROBLEM_FACTS = (
@@ -49,9 +61,9 @@ PROBLEM_FACTS = (
     ev.RunnerGivenUp,
     ev.PauseUnfinished,
     ev.MemoryStillHeld,
-    ev.ProviderLost,
-    ev.ServiceFailed,
-    ev.DownloadFailed,
+    ProviderLost,
+    ServiceFailed,
+    DownloadFailed,
     ev.SettingsBroken,
     ev.JournalUnwritable,
     ev.Overcommitted,
@@ -66,9 +78,9 @@ def sentence(fact: ev.Fact) -> str:
         return _of_pause(fact)
     if isinstance(fact, _OfModel):
         return _of_model(fact)
-    if isinstance(fact, _OfProvider):
+    if isinstance(fact, ProviderFact):
         return _of_provider(fact)
-    if isinstance(fact, _OfDisk):
+    if isinstance(fact, DiskFact):
         return _of_disk(fact)
     return _of_valet(fact)
 
@@ -157,32 +169,32 @@ def _of_model(fact: _OfModel) -> str:
             )
 
 
-def _of_provider(fact: _OfProvider) -> str:
+def _of_provider(fact: ProviderFact) -> str:
     match fact:
-        case ev.ProviderLost(provider=provider, message=message):
+        case ProviderLost(provider=provider, message=message):
             return f"{provider} does not answer. {message}"
-        case ev.ProviderBack(provider=provider):
+        case ProviderBack(provider=provider):
             return f"{provider} answers again."
-        case ev.ServiceStarted(provider=provider, took_s=took_s, is_restart=is_restart):
+        case ServiceStarted(provider=provider, took_s=took_s, is_restart=is_restart):
             return f"{provider} {'re' if is_restart else ''}started in {duration(took_s)}."
-        case ev.ServiceStopped(provider=provider, took_s=took_s, was_killed=was_killed):
+        case ServiceStopped(provider=provider, took_s=took_s, was_killed=was_killed):
             how = " It did not end when it was asked, so its process was ended." if was_killed else ""
             return f"{provider} stopped in {duration(took_s)}, as you asked.{how}"
-        case ev.ServiceFailed(provider=provider, action=action, message=message):
+        case ServiceFailed(provider=provider, action=action, message=message):
             return f"{provider} could not be {_DONE_TO_SERVICE.get(action, action)}: {message}"
 
 
-def _of_disk(fact: _OfDisk) -> str:
+def _of_disk(fact: DiskFact) -> str:
     match fact:
-        case ev.DownloadProgressed(download=download):
+        case DownloadProgressed(download=download):
             return f"{download.model} is being downloaded."
-        case ev.DownloadFinished(model=model, size_bytes=n_bytes, took_s=took_s):
+        case DownloadFinished(model=model, size_bytes=n_bytes, took_s=took_s):
             return f"{model} was downloaded in {duration(took_s)}.{_takes(n_bytes)}"
-        case ev.DownloadFailed(model=model, message=message):
+        case DownloadFailed(model=model, message=message):
             return f"{model} could not be downloaded: {message}"
-        case ev.DownloadCancelled(model=model):
+        case DownloadCancelled(model=model):
             return f"The download of {model} was cancelled."
-        case ev.ModelDeleted(provider=provider, model=model, size_bytes=n_bytes):
+        case ModelDeleted(provider=provider, model=model, size_bytes=n_bytes):
             return f"{model} was deleted from {provider}, as you asked.{_freed(n_bytes)}"
 
 

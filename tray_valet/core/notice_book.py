@@ -13,6 +13,8 @@ from __future__ import annotations
 import msgspec
 
 from tray_valet.core import events as ev
+from tray_valet.core.events_disk import DownloadFailed, DownloadFinished
+from tray_valet.core.events_providers import ProviderLost
 from tray_valet.core.notice_words import worded
 from tray_valet.core.notices import Notice, Subject
 from tray_valet.core.snapshot import Snapshot
@@ -103,11 +105,11 @@ def _subject_of(fact: ev.Fact) -> Subject | None:
             return Subject.MEMORY_HELD
         case ev.ModelReloadedDuringPause(times=times):
             return Subject.RELOADED if times == 1 else None  # a program that goes on is no news
-        case ev.ProviderLost():
+        case ProviderLost():
             return Subject.PROVIDER
         case ev.RunnerCrashed() | ev.RunnerGivenUp():
             return Subject.CRASH
-        case ev.DownloadFinished() | ev.DownloadFailed():
+        case DownloadFinished() | DownloadFailed():
             return Subject.DOWNLOAD
         case ev.SettingsBroken():
             return Subject.SETTINGS

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tray_valet.core import events as ev
+from tray_valet.core.events_disk import DownloadFailed, DownloadFinished
+from tray_valet.core.events_providers import ProviderLost
 from tray_valet.core.fact_sentences import sentence
 from tray_valet.core.holds import GameCause, HoldKind
 from tray_valet.core.models import ConditionType
@@ -181,7 +183,7 @@ def _reloaded(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
 def _provider(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
     """A provider that stops is news only when models wait for it: people end their programs."""
     silent = {view.name: view for view in now.providers if _is_silent(view)}
-    lost = [f for f in _of(ev.ProviderLost, facts) if f.provider in silent]
+    lost = [f for f in _of(ProviderLost, facts) if f.provider in silent]
     names = tuple(dict.fromkeys(fact.provider for fact in lost))
     n = sum(entry.provider in names for entry in now.to_bring_back)
     if not n:
@@ -223,8 +225,8 @@ def _capitalised(text: str) -> str:
 
 
 def _download(facts: tuple[ev.Fact, ...], now: Snapshot) -> Notice | None:
-    failed = _of(ev.DownloadFailed, facts)
-    done = _of(ev.DownloadFinished, facts)
+    failed = _of(DownloadFailed, facts)
+    done = _of(DownloadFinished, facts)
     if not failed:
         names = tuple(dict.fromkeys(fact.model for fact in done))
         verb = "is" if len(names) == 1 else "are"

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 from tray_valet.core import events as ev
 from tray_valet.core.commands import RecordedFact
+from tray_valet.core.events_disk import DownloadProgressed
 from tray_valet.core.fact_sentences import PROBLEM_FACTS, sentence
 from tray_valet.core.holds import HoldKind
 from tray_valet.core.ports import Clock
@@ -43,11 +44,11 @@ class _Follower:
 
     def _drop_older(self, fact: ev.Fact) -> None:
         """Of one download only the newest progress waits to be read."""
-        if not isinstance(fact, ev.DownloadProgressed):
+        if not isinstance(fact, DownloadProgressed):
             return
         for recorded in self.backlog:
             waiting = recorded.fact
-            if isinstance(waiting, ev.DownloadProgressed) and waiting.download.id == fact.download.id:
+            if isinstance(waiting, DownloadProgressed) and waiting.download.id == fact.download.id:
                 self.backlog.remove(recorded)
                 return
 

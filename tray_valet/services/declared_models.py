@@ -16,6 +16,7 @@ from tray_valet.core import events as ev
 from tray_valet.core.config import Settings
 from tray_valet.core.config_providers import OllamaSettings, ProviderSettings
 from tray_valet.core.errors import RetryLater, ValetError
+from tray_valet.core.events_disk import DownloadCancelled
 from tray_valet.core.models import ModelRef
 from tray_valet.services.downloads import Downloads
 from tray_valet.services.fleet import Fleet, Slot
@@ -41,7 +42,7 @@ class DeclaredModels:
 
     def note(self, fact: ev.Fact) -> None:
         """Take down what the user takes back."""
-        if isinstance(fact, ev.DownloadCancelled):
+        if isinstance(fact, DownloadCancelled):
             self._declined.add(ModelRef(fact.provider, fact.model))
 
     def fleet_changed(self) -> None:

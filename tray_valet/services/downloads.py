@@ -19,6 +19,12 @@ from tray_valet.core import downloads as rules
 from tray_valet.core import events as ev
 from tray_valet.core.downloads import Download, DownloadState, PullProgress
 from tray_valet.core.errors import DiskFull, NotFound, QueueFull, Refused, ValetError
+from tray_valet.core.events_disk import (
+    DownloadCancelled,
+    DownloadFailed,
+    DownloadFinished,
+    DownloadProgressed,
+)
 from tray_valet.core.models import ModelRef, check_model_name
 from tray_valet.core.ports import Clock
 from tray_valet.services.disk_guard import DiskGuard
@@ -112,7 +118,7 @@ class Downloads:
         self._queue = rules.cancelled(self._queue, download_id, self._clock.wall_s())
         await self._book.keep(self._queue)  # before it is ended: a kill in between must not bring it back
         await self._stop(download_id)
-        self._record(ev.DownloadCancelled(id=download.id, provider=download.provider, model=download.model))
+        self._record(DownloadCancelled(id=download.id, provider=download.provider, model=download.model))
         await self._note_end(download_id)
         return self._queue.get(download_id) or download
 
@@ -220,7 +226,7 @@ class Downloads:
         await self._book.keep(self._queue)
         if done.state is DownloadState.DONE:
             self._record(
-                ev.DownloadFinished(
+                DownloadFinished(
                     id=done.id,
                     provider=done.provider,
                     model=done.model,
@@ -235,9 +241,7 @@ class Downloads:
         now = self._queue.get(download.id) or download
         await self._book.keep(self._queue)
         if now.state is DownloadState.FAILED:
-            self._record(
-                ev.DownloadFailed(id=now.id, provider=now.provider, model=now.model, message=message)
-            )
+            self._record(DownloadFailed(id=now.id, provider=now.provider, model=now.model, message=message))
             await self._note_end(download.id)
         else:
             _LOG.info("The download of %s failed and is tried again: %s", download.model, message)
@@ -257,7 +261,7 @@ class Downloads:
             return
         self._told_s[download_id] = now_s
         if (found := self._queue.get(download_id)) is not None:
-            self._record(ev.DownloadProgressed(download=found))
+            self._record(DownloadProgressed(download=found))
 
     async def _stop(self, download_id: str) -> None:
         """End the work on a download, bounded. The provider ends with the connection."""

@@ -18,6 +18,7 @@ import msgspec
 
 from tray_valet.core import events as ev
 from tray_valet.core.errors import NotFound, ValetError
+from tray_valet.core.events_providers import ProviderBack, ProviderLost
 from tray_valet.core.models import (
     TOLD_BY_PROVIDERS,
     Condition,
@@ -150,7 +151,7 @@ class Fleet:
             else:
                 self.clear(slot, kind)
         if was_down:
-            self._record(ev.ProviderBack(provider=slot.name))
+            self._record(ProviderBack(provider=slot.name))
 
     async def _note_failure(self, slot: Slot, error: Exception) -> None:
         slot.failures += 1
@@ -162,7 +163,7 @@ class Fleet:
         is_new, slot.is_down = not slot.is_down, True
         if is_new:
             self.note(slot, ConditionType.UNREACHABLE, slot.error)
-            self._record(ev.ProviderLost(provider=slot.name, message=slot.error))
+            self._record(ProviderLost(provider=slot.name, message=slot.error))
         if slot.loaded and not await slot.provider.runners():
             # One that hangs still holds its models; one whose processes are gone holds none.
             slot.observation = None

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from tray_valet.core.downloads import Download
 from tray_valet.core.errors import NotSupported, Refused
-from tray_valet.core.events import Fact, ModelDeleted
+from tray_valet.core.events import Fact
+from tray_valet.core.events_disk import ModelDeleted
 from tray_valet.core.models import ModelRef, check_model_name
 from tray_valet.services.downloads import Downloads
 from tray_valet.services.fleet import Fleet, Slot

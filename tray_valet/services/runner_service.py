@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from tray_valet.core import events as ev
 from tray_valet.core.errors import CannotKill, NotSupported, Paused
+from tray_valet.core.events_providers import ServiceStarted, ServiceStopped
 from tray_valet.core.journal import entry_of, request_of
 from tray_valet.core.models import ModelRef
 from tray_valet.core.ports import Clock
@@ -55,7 +56,7 @@ class RunnerService:
         if is_forced:
             await self._kill_all(slot)
         await self._unload(slot.name)
-        return ev.ServiceStopped(
+        return ServiceStopped(
             provider=slot.name, took_s=self._clock.monotonic_s() - began_s, was_killed=is_forced
         )
 
@@ -74,4 +75,4 @@ class RunnerService:
         for entry in before:
             await self._loader.ensure(slot, request_of(entry), makes_room=False)
         took_s = self._clock.monotonic_s() - began_s
-        return ev.ServiceStarted(provider=slot.name, took_s=took_s, is_restart=True)
+        return ServiceStarted(provider=slot.name, took_s=took_s, is_restart=True)

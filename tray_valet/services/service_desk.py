@@ -24,6 +24,7 @@ from tray_valet.core.errors import (
     TimedOut,
     ValetError,
 )
+from tray_valet.core.events_providers import ServiceFailed, ServiceStarted, ServiceStopped
 from tray_valet.core.models import OWN_RUNNERS, ProviderKind
 from tray_valet.core.ports import Clock
 from tray_valet.core.service_plan import (
@@ -206,16 +207,16 @@ class ServiceDesk:
             self._fleet.take_in_hand(slot)
         try:
             fact = await work()
-            is_stopped = isinstance(fact, ev.ServiceStopped) and target.kind not in OWN_RUNNERS
+            is_stopped = isinstance(fact, ServiceStopped) and target.kind not in OWN_RUNNERS
         except ValetError as error:
-            fact = ev.ServiceFailed(provider=target.name, action=action.value, message=str(error))
+            fact = ServiceFailed(provider=target.name, action=action.value, message=str(error))
         except TimeoutError:
             message = "The system did not answer in time."
-            fact = ev.ServiceFailed(provider=target.name, action=action.value, message=message)
+            fact = ServiceFailed(provider=target.name, action=action.value, message=message)
         except Exception:  # noqa: BLE001  # a task guard
             _LOG.exception("The %s of %s failed unexpectedly", action.value, target.name)
             message = "Something went wrong inside Tray Valet; its log says what."
-            fact = ev.ServiceFailed(provider=target.name, action=action.value, message=message)
+            fact = ServiceFailed(provider=target.name, action=action.value, message=message)
         finally:
             del self._busy[target.name]
             if slot is not None:
@@ -231,14 +232,14 @@ class ServiceDesk:
             was_killed = await self._stop(job)
         if job.action is ServiceAction.STOP:
             took_s = self._clock.monotonic_s() - began_s
-            return ev.ServiceStopped(provider=job.target.name, took_s=took_s, was_killed=was_killed)
+            return ServiceStopped(provider=job.target.name, took_s=took_s, was_killed=was_killed)
         assert job.plan.start_by is not None
         word = ServiceAction.RESTART if job.is_one_command else ServiceAction.START
         async with asyncio.timeout(_RUN_S):
             await asyncio.to_thread(job.service.run, word, job.plan.start_by)
         await self._until_answering(job)
         took_s = self._clock.monotonic_s() - began_s
-        return ev.ServiceStarted(provider=job.target.name, took_s=took_s, is_restart=is_restart)
+        return ServiceStarted(provider=job.target.name, took_s=took_s, is_restart=is_restart)
 
     async def _stop(self, job: _Job) -> bool:
         """Returns whether force was needed. Raises ValetError, TimeoutError."""

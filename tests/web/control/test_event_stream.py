@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.web.fake_valet import FakeValet
 from tests.web.wire import Reply, Site, control_site
-from tray_valet.core import events as ev
+from tray_valet.core.events_providers import ProviderBack, ProviderLost
 from tray_valet.web.control.event_stream import EventStream
 
 
@@ -74,10 +74,10 @@ async def test_a_reader_that_falls_behind_gets_a_fresh_snapshot() -> None:
         listener = await Listener.at(site)
         await listener.event()
         for number in range(20_000):  # far more than the buffers between us hold
-            site.valet.recorder.record(ev.ProviderLost(provider=f"p{number}", message="x" * 500))
+            site.valet.recorder.record(ProviderLost(provider=f"p{number}", message="x" * 500))
             if number % 500 == 0:
                 await asyncio.sleep(0)
-        site.valet.recorder.record(ev.ProviderBack(provider="last"))
+        site.valet.recorder.record(ProviderBack(provider="last"))
         kinds = []
         while "snapshot" not in kinds:
             kinds.append((await listener.event())[0])
@@ -133,7 +133,7 @@ async def test_the_server_stops_with_a_reader_that_reads_nothing() -> None:
     async with control_site() as site:
         listener = await Listener.at(site)
         for _ in range(200):
-            site.valet.recorder.record(ev.ProviderLost(provider="p", message="x" * 100_000))
+            site.valet.recorder.record(ProviderLost(provider="p", message="x" * 100_000))
             await asyncio.sleep(0)
         async with asyncio.timeout(30):
             await site.server.stop(grace_s=0.5)
