@@ -143,7 +143,7 @@ async def _serve(directories: Directories, store: SettingsStore, begin: Callable
     try:
         await Lifecycle(valet, {**begin(valet), "collector": _spare_the_collector}).run()
     except ValetError:
-        await valet.fleet.close()
+        await valet.ground.fleet.close()
         raise
 
 

@@ -33,10 +33,12 @@ class Lifecycle:
         self, valet: Wiring, more_loops: Mapping[str, Callable[[], Awaitable[None]]] | None = None
     ) -> None:
         self._valet = valet
+        self._ground = valet.ground
+        self._servers = valet.servers
         self._more_loops = more_loops or {}
-        self._settings_at_start = self._applied = valet.settings
+        self._settings_at_start = self._applied = self._ground.settings
         self._said_problem = ""
-        valet.setup.on_moved = self._on_moved
+        self._servers.setup.on_moved = self._on_moved
 
     async def run(self) -> None:
         """Start everything, serve until `quit_requested`, end everything within 5 s."""
@@ -48,50 +50,52 @@ class Lifecycle:
             await self._end(tasks)
 
     async def _start(self) -> None:
-        self._valet.journal.read()
+        self._ground.journal.read()
         self._valet.downloads.read()
-        self._valet.ledger.read()
+        self._ground.ledger.read()
         # An orderly end takes the runtime file away.
-        was_interrupted = self._valet.journal.was_interrupted or self._valet.directories.runtime_file.exists()
-        await self._valet.builder.records.end_leftovers(self._valet.table, self._valet.clock)
+        was_interrupted = (
+            self._ground.journal.was_interrupted or self._ground.directories.runtime_file.exists()
+        )
+        await self._valet.builder.records.end_leftovers(self._ground.table, self._ground.clock)
         await asyncio.gather(
-            self._valet.secrets.warm(secret_names(self._valet.settings)),
-            self._valet.setup.prepare(),
-            self._valet.providers.apply(self._valet.settings),
-            self._valet.machine.sample(),
+            self._ground.secrets.warm(secret_names(self._ground.settings)),
+            self._servers.setup.prepare(),
+            self._valet.providers.apply(self._ground.settings),
+            self._ground.machine.sample(),
             self._valet.games.prepare(),
         )
-        await self._valet.fleet.refresh()
-        now_s, wall_s = self._valet.clock.monotonic_s(), self._valet.clock.wall_s()
-        for kept in self._valet.journal.journal.holds:
+        await self._ground.fleet.refresh()
+        now_s, wall_s = self._ground.clock.monotonic_s(), self._ground.clock.wall_s()
+        for kept in self._ground.journal.journal.holds:
             hold = hold_from(kept, now_s, wall_s)
             if hold.expires_at_s is None or hold.expires_at_s > now_s:
-                self._valet.holds.place(hold)
-        missing = tuple(entry.model for entry in self._valet.journal.missing)
+                self._ground.holds.place(hold)
+        missing = tuple(entry.model for entry in self._ground.journal.missing)
         self._record_at_start(
             ev.ValetStarted(
                 version=__version__,
                 interrupted_models=missing if was_interrupted else (),
                 was_interrupted=was_interrupted,
-                was_paused=self._valet.journal.was_paused,
+                was_paused=self._ground.journal.was_paused,
             )
         )
         self._record_overcommitted()
-        if self._valet.store.problem is not None:
-            self._said_problem = str(self._valet.store.problem)
+        if self._ground.store.problem is not None:
+            self._said_problem = str(self._ground.store.problem)
             self._record_at_start(ev.SettingsBroken(message=self._said_problem))
-        await asyncio.gather(*(server.start() for server in self._valet.servers))
-        self._valet.addresses.control_url = self._valet.control.url
+        await asyncio.gather(*(server.start() for server in self._servers.enabled))
+        self._valet.addresses.control_url = self._servers.control.url
         self._valet.addresses.router_url = (
-            self._valet.router.url if self._valet.router in self._valet.servers else None
+            self._servers.router.url if self._servers.router in self._servers.enabled else None
         )
         self._write_runtime_file()
 
     def _record_overcommitted(self) -> None:
         """Say which models that were loaded before us leave too little room, as /status does all along."""
-        sample, thresholds = self._valet.machine.latest, self._valet.settings.thresholds
+        sample, thresholds = self._ground.machine.latest, self._ground.settings.thresholds
         total_bytes = sample.host.ram_total_bytes if sample else 0
-        for slot, model in self._valet.fleet.residents():
+        for slot, model in self._ground.fleet.residents():
             if is_overcommitted(model.size_bytes, total_bytes, thresholds):
                 fact = ev.Overcommitted(
                     provider=slot.name,
@@ -104,39 +108,39 @@ class Lifecycle:
 
     def _record_at_start(self, fact: ev.Fact) -> None:
         """The notifier does not follow the activity yet."""
-        self._valet.activity.record(fact)
+        self._ground.record(fact)
         self._valet.notifier.note(fact)
 
     def _loops(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         return {
             "watchdog": self._valet.watchdog.run,
-            "holds": self._valet.holds.run,
-            "fleet": lambda: self._valet.fleet.run(self._valet.look_every_s),
+            "holds": self._ground.holds.run,
+            "fleet": lambda: self._ground.fleet.run(self._valet.look_every_s),
             "games": self._valet.games.run,
             "pressure": self._valet.pressure.run,
             "pressure notices": lambda: self._valet.pressure_notices.run(self._valet.pressure.look_soon),
             "idle": self._valet.idle.run,
             "downloads": self._valet.downloads.run,
             "declared models": self._valet.declared.run,
-            "models folder": self._valet.find_models_folder,
+            "models folder": self._ground.models_folder.find,
             "residents": self._note_residents,
             "providers": self._valet.providers.run,
-            "settings": lambda: self._valet.store.watch(self._on_settings),
+            "settings": lambda: self._ground.store.watch(self._on_settings),
             "preload": self._preload,
             "notices": self._valet.notifier.run,
-            "request log": self._valet.request_log.run,
-            "ledger": self._valet.ledger.run,
+            "request log": self._ground.request_log.run,
+            "ledger": self._ground.ledger.run,
             "reload fights": self._valet.fights.run,
-            "autostart": lambda: self._valet.autostart.apply(self._valet.settings.desktop.autostart),
+            "autostart": lambda: self._valet.autostart.apply(self._ground.settings.desktop.autostart),
             **self._more_loops,
         }
 
     async def _preload(self) -> None:
         await preload(
-            self._valet.fleet,
+            self._ground.fleet,
             self._valet.loader,
             self._valet.watchdog,
-            lambda: self._valet.settings.models.preload,
+            lambda: self._ground.settings.models.preload,
         )
 
     def _guarded(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -152,35 +156,35 @@ class Lifecycle:
         return asyncio.create_task(guard(), name=name)
 
     async def _on_settings(self, settings: Settings) -> None:
-        problem = str(self._valet.store.problem or "")
+        problem = str(self._ground.store.problem or "")
         if problem and problem != self._said_problem:
-            self._valet.activity.record(ev.SettingsBroken(message=problem))
+            self._ground.record(ev.SettingsBroken(message=problem))
         self._said_problem = problem
         if settings == self._applied:
             return
         self._applied = settings
-        await self._valet.secrets.warm(secret_names(settings))
+        await self._ground.secrets.warm(secret_names(settings))
         await self._valet.providers.apply(settings)
         self._valet.declared.settings_changed()
         await self._valet.games.apply_settings()
-        await self._valet.find_models_folder()
+        await self._ground.models_folder.find()
         await self._valet.autostart.apply(settings.desktop.autostart)
-        self._valet.activity.record(ev.SettingsApplied())
+        self._ground.record(ev.SettingsApplied())
         if paths := self._changed_addresses(settings):
-            self._valet.activity.record(ev.RestartNeeded(paths=paths))
-        self._valet.fleet.look_soon()
+            self._ground.record(ev.RestartNeeded(paths=paths))
+        self._ground.fleet.look_soon()
         self._valet.pressure.look_soon()
         self._valet.watchdog.wake()
 
     async def _on_moved(self) -> None:
         """The control API listens elsewhere: tell whoever looks for it."""
-        self._valet.addresses.control_url = self._valet.control.url
+        self._valet.addresses.control_url = self._servers.control.url
         await asyncio.to_thread(self._write_runtime_file)
 
     def _changed_addresses(self, settings: Settings) -> tuple[str, ...]:
         old = self._settings_at_start
         asked = (settings.control.host, settings.control.port)
-        control = asked if self._valet.setup.is_moving else self._valet.control.asked
+        control = asked if self._servers.setup.is_moving else self._servers.control.asked
         pairs = (
             ("control.host", control[0], settings.control.host),
             ("control.port", control[1], settings.control.port),
@@ -192,20 +196,20 @@ class Lifecycle:
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Refuse → end streams → stop own children → servers → loop."""
-        self._valet.activity.close()
+        self._ground.activity.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*(server.stop(grace_s=1.0) for server in self._valet.servers))
+        await asyncio.gather(*(server.stop(grace_s=1.0) for server in self._servers.enabled))
         await asyncio.wait(tasks, timeout=1)
-        await self._valet.request_log.close()  # the last answers have ended
+        await self._ground.request_log.close()  # the last answers have ended
         await self._valet.desk.close()
         await self._valet.revival.close()
         await asyncio.gather(
-            self._valet.window.close(), self._valet.fleet.close(), self._valet.router_api.close()
+            self._servers.window.close(), self._ground.fleet.close(), self._servers.router_api.close()
         )
-        await self._valet.journal.close()
-        await self._valet.ledger.close()
-        self._valet.directories.runtime_file.unlink(missing_ok=True)
+        await self._ground.journal.close()
+        await self._ground.ledger.close()
+        self._ground.directories.runtime_file.unlink(missing_ok=True)
 
     async def _note_residents(self) -> None:
         while True:
@@ -215,22 +219,22 @@ class Lifecycle:
 
     def _write_runtime_file(self) -> None:
         """Tell the user's own commands who runs where; 0600, since the token is in it."""
-        me = self._valet.table.describe(os.getpid())
+        me = self._ground.table.describe(os.getpid())
         places: dict[str, Any] = {
             server_name: {"host": host, "port": server.port, "url": server.url}
             for server_name, server, host in (
-                ("control", self._valet.control, self._valet.settings.control.host),
-                ("router", self._valet.router, self._valet.settings.router.host),
+                ("control", self._servers.control, self._ground.settings.control.host),
+                ("router", self._servers.router, self._ground.settings.router.host),
             )
-            if server in self._valet.servers
+            if server in self._servers.enabled
         }
         text = json.dumps(
             {
                 "pid": os.getpid(),
                 "start_time": me.identity.start_time if me else 0,
                 **places,
-                "token": self._valet.token,
+                "token": self._servers.token,
                 "version": __version__,
             }
         )
-        write_atomically(self._valet.directories.runtime_file, text.encode())
+        write_atomically(self._ground.directories.runtime_file, text.encode())

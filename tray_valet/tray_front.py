@@ -48,7 +48,7 @@ class TrayFront:
         """What runs on the loop beside the services. Called there, once they are built."""
 
         async def open_window() -> None:
-            await valet.window.open()
+            await valet.servers.window.open()
 
         async def show() -> None:
             self._url = f"{valet.addresses.control_url}/ui/"
