@@ -130,6 +130,46 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     _assert_nothing_is_left(tmp_path)
 
 
+# The demo with a signal between the making of a thing and the knowing of it. A process that still runs when
+# all is told would be ended by its tie, too late for what it writes meanwhile.
+_SIGNALLED = """
+import os, subprocess, sys, tempfile
+from tray_valet.cli import main
+processes = []
+
+def then_signal(make, is_it):
+    def made(argv=(), *arguments, **options):
+        thing = make(argv, *arguments, **options) if argv else make(*arguments, **options)
+        if is_it(argv):
+            processes.extend([thing] if argv else [])
+            os.kill(os.getpid(), int(sys.argv[1]))
+        return thing
+    return made
+
+if sys.argv[2] == "folder":
+    tempfile.mkdtemp = then_signal(tempfile.mkdtemp, lambda _: True)
+else:
+    subprocess.Popen = then_signal(subprocess.Popen, lambda argv: sys.argv[2] in argv)
+code = main(["demo"])
+sys.exit("still running" if any(process.poll() is None for process in processes) else code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "number"),
+    [("folder", signal.SIGINT), ("serve", signal.SIGTERM), ("600", signal.SIGINT)],
+    ids=["folder", "valet", "game"],
+)
+def test_a_signal_right_after_something_was_made_leaves_nothing_behind(
+    made: str, number: signal.Signals, environ: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", _SIGNALLED, str(int(number)), made]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (128 + number, ""), done.stdout
+    assert "Interrupted; nothing was left behind." in done.stdout
+    _assert_nothing_is_left(tmp_path)
+
+
 def test_a_step_that_was_not_seen_fails_the_demo_and_shows_the_log(
     environ: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:

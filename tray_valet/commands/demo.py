@@ -14,7 +14,7 @@ from tray_valet.commands.demo_home import END_DEBOUNCE_S, GRACE_S, DemoHome, che
 from tray_valet.commands.demo_story import Proof, Story, duration_ms
 from tray_valet.commands.demo_valet import DemoValet
 from tray_valet.commands.failures import ExitCode
-from tray_valet.commands.interruption import Interrupted, signals_ignored, signals_raised
+from tray_valet.commands.interruption import EndingSignals, Interrupted, ending_signals
 from tray_valet.commands.tables import as_json, plain
 from tray_valet.core.errors import ValetError
 from tray_valet.desktop.child_tie import system_child_tie
@@ -24,38 +24,42 @@ def demo(*, is_json: bool) -> int:
     """Tell the story; returns 0 only if every step was seen to happen. Raises EngineMissing."""
     check_engine()
     telling = Telling(is_json=is_json)
-    telling.begin()
-    with signals_raised():
-        try:
-            _play(telling)
-        except Interrupted as interruption:
-            telling.interrupted()
-            return 128 + interruption.number
+    try:
+        with ending_signals() as signals:
+            _play(telling, signals)
+    except Interrupted as interruption:
+        telling.interrupted()
+        return 128 + interruption.number
     telling.close()
     return int(ExitCode.DONE if telling.is_ok else ExitCode.FAILED)
 
 
-def _play(telling: Telling) -> None:
+def _play(telling: Telling, signals: EndingSignals) -> None:
     tie = system_child_tie()
     home = DemoHome()
-    valet = DemoValet(home, tie, os.environ)
-    story = Story(home, valet, tie)
+    valet = DemoValet(home, tie, os.environ, signals)
+    story = Story(home, valet, tie, signals)
     try:
-        for name, step in story.steps():
-            started_s = time.monotonic()
-            try:
-                proof = step()
-            except Exception as error:  # noqa: BLE001  a step's guard: whatever it was, the log is wanted too
-                problem = str(error) if isinstance(error, ValetError) else f"{type(error).__name__}: {error}"
-                telling.failed(name, problem, time.monotonic() - started_s, valet.log_tail())
-                return
-            telling.seen(name, proof, time.monotonic() - started_s)
+        with signals.raised():
+            telling.begin()
+            _tell(telling, story, valet)
     finally:
-        with signals_ignored():
-            if story.game is not None:
-                story.game.end()
-            valet.end()
-            home.remove()
+        if story.game is not None:
+            story.game.end()
+        valet.end()
+        home.remove()
+
+
+def _tell(telling: Telling, story: Story, valet: DemoValet) -> None:
+    for name, step in story.steps():
+        started_s = time.monotonic()
+        try:
+            proof = step()
+        except Exception as error:  # noqa: BLE001  a step's guard: whatever it was, the log is wanted too
+            problem = str(error) if isinstance(error, ValetError) else f"{type(error).__name__}: {error}"
+            telling.failed(name, problem, time.monotonic() - started_s, valet.log_tail())
+            return
+        telling.seen(name, proof, time.monotonic() - started_s)
 
 
 class Telling:

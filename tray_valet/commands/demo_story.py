@@ -14,6 +14,7 @@ import msgspec
 from tray_valet.commands.client import LOAD_TIMEOUT_S, Client
 from tray_valet.commands.demo_home import GAME_NAME, LARGE, TINY, DemoHome, GameProgram
 from tray_valet.commands.demo_valet import DemoValet, Game, Holding, NotSeen, wait_until
+from tray_valet.commands.interruption import EndingSignals
 from tray_valet.commands.tables import plain
 from tray_valet.core.ports import ChildTie
 from tray_valet.core.wording import duration, size
@@ -41,10 +42,11 @@ Step = tuple[str, Callable[[], Proof]]
 class Story:
     """The steps, in their order; each may use what the ones before it have seen."""
 
-    def __init__(self, home: DemoHome, valet: DemoValet, tie: ChildTie) -> None:
+    def __init__(self, home: DemoHome, valet: DemoValet, tie: ChildTie, signals: EndingSignals) -> None:
         self._home = home
         self._valet = valet
         self._tie = tie
+        self._signals = signals
         self._program: GameProgram | None = None
         self.game: Game | None = None
         self._ended_s = 0.0  # monotonic, of the game
@@ -149,7 +151,8 @@ class Story:
     def _start_game(self) -> Proof:
         if self._program is None:
             raise NotSeen("There is no game to start.")
-        self.game = Game(self._program.argv, self._program.env, self._tie)
+        with self._signals.held():  # so that it is known to whoever ends it
+            self.game = Game(self._program.argv, self._program.env, self._tie)
         seen = wait_until(self._running_game, f"{GAME_NAME} among the running games", _GAME_SEEN_TIMEOUT_S)
         took_s = self._since_game_start_s()
         return Proof(

@@ -20,6 +20,7 @@ import msgspec
 
 from tray_valet.commands.client import Client, read_runtime_file
 from tray_valet.commands.demo_home import DemoHome
+from tray_valet.commands.interruption import EndingSignals
 from tray_valet.core.errors import ValetError
 from tray_valet.core.ports import ChildTie
 
@@ -68,9 +69,17 @@ def wait_until(look: Callable[[], _Seen | None], what: str, timeout_s: float) ->
 class DemoValet:
     """One `serve` process on a demo home. `start`, then `client`; `end` leaves no process behind."""
 
-    def __init__(self, home: DemoHome, tie: ChildTie, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        home: DemoHome,
+        tie: ChildTie,
+        environ: Mapping[str, str],
+        signals: EndingSignals | None = None,
+    ) -> None:
+        """`signals`: those that would cut off `start`; None where nobody raises any."""
         self._home = home
         self._tie = tie
+        self._signals = signals or EndingSignals()
         self._environ = home.environment(environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
@@ -89,17 +98,19 @@ class DemoValet:
         command = [sys.executable, *([] if getattr(sys, "frozen", False) else ["-m", "tray_valet"])]
         command += ["--config", str(self._home.config), "serve"]
         self._output = self._home.output.open("wb")
-        # A session of its own: Ctrl-C is ours alone, and the valet is ended in good order afterwards.
-        self._process = subprocess.Popen(
-            self._tie.wrap(command),
-            env=self._environ,
-            cwd=self._home.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._tie.adopt(self._process.pid)
+        command = self._tie.wrap(command)
+        with self._signals.held():  # a process that we did not know of would write into the folder
+            # A session of its own: Ctrl-C is ours alone, and the valet is ended in good order afterwards.
+            self._process = subprocess.Popen(
+                command,
+                env=self._environ,
+                cwd=self._home.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._tie.adopt(self._process.pid)
         runtime_file = directories_of(self._environ).runtime_file
         self.client = wait_until(lambda: self._answering(runtime_file), "the valet's API", _START_TIMEOUT_S)
         self.router_url = str(self.client.get("/status").get("router_url") or "")

@@ -15,7 +15,7 @@ import msgspec
 
 from tray_valet.commands.client import Client
 from tray_valet.commands.failures import ExitCode, NoValet
-from tray_valet.commands.interruption import Interrupted, signals_ignored, signals_raised
+from tray_valet.commands.interruption import EndingSignals, Interrupted, ending_signals
 from tray_valet.commands.selftest_story import SelfTest, Shown
 from tray_valet.commands.tables import as_json, plain
 from tray_valet.core.errors import Refused, ValetError
@@ -36,39 +36,43 @@ def selftest(
     models are set aside, no such model).
     """
     telling = _Telling(is_json=is_json, is_offline=is_offline)
-    with signals_raised():
-        try:
+    try:
+        with ending_signals() as signals:
             if is_offline:
-                _offline(telling, model)
+                _offline(telling, model, signals)
             else:
-                _play(telling, SelfTest(find_client(), model, default=default))
-        except Interrupted as interruption:
-            telling.interrupted()
-            return 128 + interruption.number
+                _play(telling, SelfTest(find_client(), model, default=default), signals)
+    except Interrupted as interruption:
+        telling.interrupted()
+        return 128 + interruption.number
     telling.close()
     return int(ExitCode.DONE if telling.is_ok else ExitCode.FAILED)
 
 
-def _play(telling: _Telling, test: SelfTest) -> None:
+def _play(telling: _Telling, test: SelfTest, signals: EndingSignals) -> None:
     telling.test = test
-    telling.say("One real pause and restore. Requests that come meanwhile are refused or wait.")
     try:
-        for name, step in test.steps():
-            began_s = time.monotonic()
-            try:
-                shown = step()
-            except (Refused, NoValet):
-                raise  # nothing was done
-            except ValetError as error:
-                telling.failed(name, error, time.monotonic() - began_s)
-                return
-            telling.seen(name, shown, time.monotonic() - began_s)
+        with signals.raised():
+            _tell(telling, test)
     finally:
-        with signals_ignored():
-            telling.left = test.tidy()
+        telling.left = test.tidy()
 
 
-def _offline(telling: _Telling, model: str | None) -> None:
+def _tell(telling: _Telling, test: SelfTest) -> None:
+    telling.say("One real pause and restore. Requests that come meanwhile are refused or wait.")
+    for name, step in test.steps():
+        began_s = time.monotonic()
+        try:
+            shown = step()
+        except (Refused, NoValet):
+            raise  # nothing was done
+        except ValetError as error:
+            telling.failed(name, error, time.monotonic() - began_s)
+            return
+        telling.seen(name, shown, time.monotonic() - began_s)
+
+
+def _offline(telling: _Telling, model: str | None, signals: EndingSignals) -> None:
     """With a valet, engine and model of its own."""
     from tray_valet.commands.demo_home import LARGE, DemoHome, check_engine
     from tray_valet.commands.demo_valet import DemoValet
@@ -77,16 +81,17 @@ def _offline(telling: _Telling, model: str | None) -> None:
     check_engine()
     tie = system_child_tie()
     home = DemoHome()
-    valet = DemoValet(home, tie, os.environ)
+    valet = DemoValet(home, tie, os.environ, signals)
     try:
-        telling.say("With a valet, an engine and a model of its own, in a temporary folder.")
-        home.write_models()
-        home.write_settings()
-        _play(telling, SelfTest(valet.start(), model, default=LARGE))
+        with signals.raised():
+            telling.say("With a valet, an engine and a model of its own, in a temporary folder.")
+            home.write_models()
+            home.write_settings()
+            client = valet.start()
+        _play(telling, SelfTest(client, model, default=LARGE), signals)
     finally:
-        with signals_ignored():
-            valet.end()
-            home.remove()
+        valet.end()
+        home.remove()
 
 
 class _Telling:
