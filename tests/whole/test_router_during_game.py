@@ -197,13 +197,13 @@ def test_requests_that_queue_or_stream_when_the_game_starts_do_as_their_route_sa
     valet: ValetProcess,
 ) -> None:
     valet.post("/load", {"model": "one"})  # one place: the second waits in line
-    endless = {"max_tokens": 1_000_000, "ignore_eos": True}
 
     def ask(model: str, **fields: Any) -> Any:
         return valet.chat(model, **fields)
 
     with ThreadPoolExecutor(4) as pool:
-        in_flight = pool.submit(ask, "to-cpu-in-short", **{**endless, "max_tokens": 3500})
+        # Endless where it begins: however late the pause comes, it has not been answered by then.
+        in_flight = pool.submit(ask, "to-cpu-in-short", max_tokens=1_000_000, ignore_eos=True)
         until(lambda: metric(valet, "router_active_requests", model="one") == 1, "one is in flight")
         falls = pool.submit(ask, "to-cpu", max_tokens=4)
         refused = pool.submit(ask, "one", max_tokens=4)
