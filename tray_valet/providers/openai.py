@@ -8,6 +8,7 @@ most once a minute.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from tray_valet.core.addresses import is_loopback_host, split_url
@@ -106,9 +107,7 @@ class OpenAiProvider:
     def upstream(self, model: str) -> Upstream:
         """Where requests for a model go. Raises UnknownModel for one that it is known not to have."""
         self._check(model)
-        return Upstream(
-            base_url=self._base_url, model=model, headers=self._headers(), kind=ProviderKind.OPENAI
-        )
+        return _upstream(self._base_url, model, self._api_key())
 
     def log_tail(self, model: str) -> tuple[str, ...]:
         """(): it is not our child."""
@@ -193,8 +192,7 @@ class OpenAiProvider:
             raise UnknownModel(f"{self.name} has no model {model}.", param="model")
 
     def _headers(self) -> dict[str, str]:
-        key = self._api_key()
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        return _headers_with(self._api_key())
 
     def _problems(self) -> Mapping[ConditionType, str]:
         problems = {}
@@ -225,3 +223,12 @@ class OpenAiProvider:
 
     def _cannot(self) -> NotSupported:
         return NotSupported(f"{self.name} cannot be told to unload a model: the OpenAI API has no such call.")
+
+
+def _headers_with(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+@lru_cache(maxsize=256)  # asked for each request
+def _upstream(base_url: str, model: str, key: str | None) -> Upstream:
+    return Upstream(base_url=base_url, model=model, headers=_headers_with(key), kind=ProviderKind.OPENAI)
