@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,12 @@ def valet(tmp_path: Path, tiny_model: Path, standin: OllamaStandin, cloud: Cloud
 
 def is_idle(pid: int) -> bool:
     """Whether every thread of it has idle CPU and I/O priority."""
-    threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    io = subprocess.run(["ionice", "-p", *map(str, threads)], capture_output=True, check=True, text=True)
-    return {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE} and {
-        line.strip() for line in io.stdout.splitlines()
-    } == {"idle"}
+    found = set()
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with suppress(ProcessLookupError, subprocess.CalledProcessError):  # a thread may end meanwhile
+            io = subprocess.run(["ionice", "-p", tid], capture_output=True, check=True, text=True)
+            found.add((os.sched_getscheduler(int(tid)), io.stdout.strip()))
+    return found == {(os.SCHED_IDLE, "idle")}
 
 
 def threads_asked(pid: int) -> int | None:
