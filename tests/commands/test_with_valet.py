@@ -246,3 +246,4 @@ def test_quit_ends_the_valet_and_then_none_runs(valet: Valet) -> None:
     for command in ("status", "pause", "quit"):
         done = valet(command)
         assert (done.returncode, "tray-valet serve" in done.stderr) == (3, True)
+    valet.start()  # for whichever test comes next
