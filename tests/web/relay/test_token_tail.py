@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tray_valet.core.dialects import Framing
 from tray_valet.web.relay.token_tail import TokenTail
 
 
@@ -45,7 +46,7 @@ def test_figures_at_the_end_of_a_long_answer_are_found_wherever_it_is_cut() -> N
 
 def test_a_stream_that_tells_nothing_counts_its_events() -> None:
     tail = TokenTail()
-    tail.is_stream = True
+    tail.framing = Framing.EVENTS
     for _ in range(3):
         tail.add(b'data: {"choices":[]}\n\n')
     tail.add(b"data: [DONE]\n\n")
@@ -54,7 +55,7 @@ def test_a_stream_that_tells_nothing_counts_its_events() -> None:
 
 def test_anthropics_streams_tell_the_prompt_at_their_beginning() -> None:
     tail = TokenTail()
-    tail.is_stream = True
+    tail.framing = Framing.EVENTS
     tail.add(b'event: message_start\ndata: {"message":{"usage":{"input_tokens":11}}}\n\n')
     tail.add(b"data: " + b"x" * 40_000 + b"\n\n")
     tail.add(b'event: message_delta\ndata: {"usage":{"output_tokens":15}}\n\n')
@@ -63,8 +64,25 @@ def test_anthropics_streams_tell_the_prompt_at_their_beginning() -> None:
 
 def test_events_are_counted_also_where_they_are_not_kept() -> None:
     tail = TokenTail()
-    tail.is_stream = True
+    tail.framing = Framing.EVENTS
     for _ in range(3000):
         tail.add(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
     tail.add(b"data: [DONE]\n\n")
     assert tail.tokens() == (None, 3000)
+
+
+def test_lines_are_counted_as_events_where_they_are_frames() -> None:
+    tail = TokenTail()
+    tail.framing = Framing.LINES
+    for _ in range(5):
+        tail.add(b'{"message":{"content":"x"},"done":false}\n')
+    assert tail.tokens() == (None, 5)
+
+
+def test_ollamas_last_line_tells_after_however_long_a_context() -> None:
+    tail = TokenTail()
+    tail.framing = Framing.LINES
+    context = b",".join(b"%d" % n for n in range(9000))
+    tail.add(b'{"response":"x","done":false}\n')
+    tail.add(b'{"done":true,"context":[%b],"prompt_eval_count":26,"eval_count":290}\n' % context)
+    assert tail.tokens() == (26, 290)

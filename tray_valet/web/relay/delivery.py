@@ -173,12 +173,15 @@ class SignsOfLife:
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._due_s: dict[Delivery, float] = {}  # loop time
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, delivery: Delivery) -> None:
         """Give it signs, the first after `every_s` seconds."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         self._due_s[delivery] = loop.time() + self._every_s
         if self._timer is None:
             self._timer = loop.call_later(self._every_s, self._look, loop)

@@ -113,12 +113,15 @@ class SilenceWatch:
 
     def __init__(self, *, look_s: float = 0.25) -> None:
         self._look_s = look_s
+        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it each time takes a call of the system
         self._watched: set[Silence] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, ends: Ends, limit_s: float, what: object) -> Silence:
         """Begin to watch; `what` (whose text names it) may be silent for `limit_s` seconds."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         silence = Silence(ends, loop, limit_s, what)
         self._watched.add(silence)
         if self._timer is None:

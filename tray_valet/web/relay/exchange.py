@@ -209,7 +209,7 @@ class Exchange:
         """A whole answer from a stream that only we asked for."""
         assembler = question.assembler
         assert assembler is not None
-        self._tail.is_stream = True
+        self._tail.framing = Framing.EVENTS
         while (chunk := await next_chunk(response, self._silence)) is not None:
             assembler.feed(chunk)
             self._tail.add(chunk)
@@ -232,7 +232,7 @@ class Exchange:
             self._deliver_whole(response.status, body)
             return
         status, kind = native.head(response.status)
-        self._tail.is_stream = native.is_stream
+        self._tail.framing = Framing.LINES if native.is_stream else None
         while (chunk := await next_chunk(response, self._silence)) is not None:
             self._tail.add(chunk)
             if piece := native.feed(chunk):

@@ -112,7 +112,7 @@ class Passing:
     def _begin(self, response: UpstreamResponse, head: PassedHead) -> None:
         self._has_begun = True
         framing = head.framing
-        self._tail.is_stream = framing is not None
+        self._tail.framing = framing
         self._delivery.begin(
             response.status, head.answer, framing, response.length if framing is None else None
         )

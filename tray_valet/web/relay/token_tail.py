@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
+from tray_valet.core.dialects import Framing
+
 _KEPT_BYTES = 8 * 1024
 _MOST_BYTES = 4 * _KEPT_BYTES  # then all but so many are dropped
-_HEAD_BYTES = 2048
+_HEAD_BYTES = _END_BYTES = 2048
 _USAGE = b'"usage"'
 _MARKS = (b'"prompt_eval_count"', b'"eval_count"', b'"timings"')
 # A quotation mark inside a JSON text has a backslash before it, so that no text can look like these.
@@ -22,19 +24,20 @@ _PROMPT, _COMPLETION = (
     )
 )
 _FRAMES = (b"data: [DONE]", b"message_stop", b"response.completed")
+_ANTHROPIC = b"event: message_start"
 
 
 class TokenTail:
     """Remembers the end of an answer."""
 
-    __slots__ = ("_events", "_head", "_kept_bytes", "_pieces", "is_stream")
+    __slots__ = ("_head", "_kept_bytes", "_newlines", "_pieces", "framing")
 
     def __init__(self) -> None:
         self._head = b""
         self._pieces: list[bytes] = []
         self._kept_bytes = 0
-        self._events = 0  # in what was dropped
-        self.is_stream = False  # of events, to be counted
+        self._newlines = 0  # in what was dropped
+        self.framing: Framing | None = None  # of a stream, whose events are counted
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the answer."""
@@ -45,35 +48,35 @@ class TokenTail:
 
     def _drop_all_but_the_end(self) -> None:
         whole = b"".join(self._pieces)
-        if self.is_stream:
+        if self.framing is not None:
             self._head = self._head or whole[:_HEAD_BYTES]
-            self._events += _events_in(whole[:-_KEPT_BYTES])
+            self._newlines += whole.count(b"\n", 0, -_KEPT_BYTES)
         self._pieces = [whole[-_KEPT_BYTES:]]
         self._kept_bytes = _KEPT_BYTES
 
     def tokens(self) -> tuple[int | None, int | None]:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
         pieces = self._pieces
-        tail = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        events, head = self._events, self._head
-        if self.is_stream:
-            events += _events_in(tail)
-            head = head or tail[:_HEAD_BYTES]
-        if len(tail) > _KEPT_BYTES:
-            tail = tail[-_KEPT_BYTES:]
-        place = _place_of_figures(tail)
-        prompt = _figure(_PROMPT, tail, place)
-        completion = _figure(_COMPLETION, tail, place)
-        if prompt is None and head:  # Anthropic's streams tell it at the beginning
-            prompt = _figure(_PROMPT, head, _place_of_figures(head))
-        if completion is None and events:
-            completion = max(0, events - sum(mark in tail for mark in _FRAMES))
+        text = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        # The last event of a stream is short, whatever came before it; a whole answer may end with its text.
+        end = text[-(_KEPT_BYTES if self.framing is None else _END_BYTES) :]
+        place = _place_of_figures(end)
+        prompt = _figure(_PROMPT, end, place)
+        completion = _figure(_COMPLETION, end, place)
+        if self.framing is not None:
+            head = self._head or text[:_HEAD_BYTES]
+            if prompt is None and head.startswith(_ANTHROPIC):  # it tells it at the beginning
+                prompt = _figure(_PROMPT, head, _place_of_figures(head))
+            if completion is None:
+                completion = self._events(head, text, end)
         return prompt, completion
 
-
-def _events_in(text: bytes) -> int:
-    """How many events end in it, or lines where there are none."""
-    return text.count(b"\n\n") or text.count(b"\n")
+    def _events(self, head: bytes, text: bytes, end: bytes) -> int | None:
+        """How many pieces of text came, as far as that can be told by line breaks; None = none."""
+        newlines = self._newlines + text.count(b"\n")
+        if self.framing is Framing.EVENTS:
+            newlines //= 3 if head.startswith(b"event:") else 2
+        return max(0, newlines - sum(mark in end for mark in _FRAMES)) if newlines else None
 
 
 def _place_of_figures(text: bytes) -> int:
