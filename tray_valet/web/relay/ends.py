@@ -113,7 +113,7 @@ class SilenceWatch:
 
     def __init__(self, *, look_s: float = 0.25) -> None:
         self._look_s = look_s
-        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it each time takes a call of the system
+        self._loop: asyncio.AbstractEventLoop | None = None  # asking each time calls the system
         self._watched: set[Silence] = set()
         self._timer: asyncio.TimerHandle | None = None
 
