@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Callable
 
-from tray_valet.core.config import Appearance, LocalAccess
+from tray_valet.core.config import Appearance, LocalAccess, Settings
 from tray_valet.core.desks import Desks
 from tray_valet.desktop.window_opener import WindowOpener, WindowPage
 from tray_valet.ground import Ground
@@ -24,7 +25,7 @@ from tray_valet.web.control.api import ControlApi
 from tray_valet.web.control.window_codes import WindowCodes
 from tray_valet.web.edge.guard import Guard
 from tray_valet.web.edge.keys import ControlKeys, RouterKeys
-from tray_valet.web.edge.policies import control_policy, router_policy
+from tray_valet.web.edge.policies import as_settings_are, control_policy, router_policy
 from tray_valet.web.edge.server import WebServer
 from tray_valet.web.relay.dialect_errors import answer_at, unexpected_at
 from tray_valet.web.router.api import RouterApi
@@ -85,14 +86,15 @@ class Servers:
             desks=desks,
             router=lambda: self.router_api if self.router in self.enabled else None,
         )
+        settings = _settings_of(ground)
         keys = ControlKeys(
-            lambda: ground.settings,
+            settings,
             token=lambda: self.token,
             resolve_secret=ground.secrets.get,
             is_window_token=self._window_codes.accepts,
         )
         return WebServer(
-            Guard(api, policy=lambda: control_policy(ground.settings), keys=keys),
+            Guard(api, policy=as_settings_are(control_policy, settings), keys=keys),
             name="control",
             host=ground.settings.control.host,
             port=ground.settings.control.port,
@@ -102,11 +104,12 @@ class Servers:
 
     def _router_server(self) -> WebServer:
         ground = self._ground
+        settings = _settings_of(ground)
         return WebServer(
             Guard(
                 self.router_api,
-                policy=lambda: router_policy(ground.settings),
-                keys=RouterKeys(lambda: ground.settings, resolve_secret=ground.secrets.get),
+                policy=as_settings_are(router_policy, settings),
+                keys=RouterKeys(settings, resolve_secret=ground.secrets.get),
                 shape=answer_at,
                 shape_unexpected=unexpected_at,
             ),
@@ -138,3 +141,9 @@ class Servers:
     def _resident_bytes(self) -> int | None:
         me = self._ground.table.describe(os.getpid())
         return self._ground.table.usage([me.identity]).resident_bytes if me is not None else None
+
+
+def _settings_of(ground: Ground) -> Callable[[], Settings]:
+    """The settings at a moment, by the shortest way: they are asked for with each request."""
+    store = ground.store
+    return lambda: store.current

@@ -84,7 +84,7 @@ class Wiring:
             ground.fleet,
             ground.clock,
             ground.leases,
-            lambda: ground.settings,
+            lambda: ground.store.current,
             lambda demand: self.watchdog.closed_by(demand),
             lambda ref: self.restorer.request_for(ref),
             lambda: self.cpu_yield.is_yielding,

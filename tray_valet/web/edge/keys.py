@@ -114,7 +114,9 @@ class RouterKeys:
                 "Only programs on this machine may call: no API key is configured (router.api_keys).",
             )
         found = ""
-        shown = _shown(head)
+        shown = head.shown_keys
+        if shown is None:
+            shown = head.shown_keys = _shown(head)
         for name, reference in keys.items():
             key = self._secrets.resolve(reference)
             # Every key is compared, so that the time tells nothing of which one came close.

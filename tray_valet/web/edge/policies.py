@@ -5,6 +5,7 @@ Decides: hosts, origins, sizes and times. Must not: look at a request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -67,8 +68,25 @@ def router_policy(settings: Settings) -> GuardPolicy:
     return _policy(settings.router, _ROUTER)
 
 
+def as_settings_are(
+    make: Callable[[Settings], GuardPolicy], settings: Callable[[], Settings]
+) -> Callable[[], GuardPolicy]:
+    """The policy at this moment, which is asked for each request."""
+    made_of: Settings | None = None
+    policy: GuardPolicy | None = None
+
+    def current() -> GuardPolicy:
+        nonlocal made_of, policy
+        now = settings()
+        if policy is None or now is not made_of:
+            made_of, policy = now, make(now)
+        return policy
+
+    return current
+
+
 def _policy(section: ControlSettings | RouterSettings, bounds: _Bounds) -> GuardPolicy:
-    # Asked for each request: made once for as long as the settings are the same.
+    # One object for as long as nothing in it changes: what passed it need not pass it again.
     return _policy_of(
         section.host, section.allowed_hosts, section.cors_origins, section.max_body_bytes, bounds
     )

@@ -105,7 +105,17 @@ class Cycle(AnswerWriter, Protocol):
 class RequestHead:
     """What the checks look at. Header names are lower-case bytes, as ASGI hands them over."""
 
-    __slots__ = ("_one", "_several", "client_host", "method", "path", "scheme", "server_host", "server_port")
+    __slots__ = (
+        "_one",
+        "_several",
+        "client_host",
+        "method",
+        "path",
+        "scheme",
+        "server_host",
+        "server_port",
+        "shown_keys",
+    )
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope["method"]
@@ -116,6 +126,7 @@ class RequestHead:
         self.server_host: str | None = server[0] if server else None
         self.server_port: int | None = server[1] if server else None
         headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.shown_keys: list[bytes] | None = None  # those in its headers, once somebody has looked
         self._one: dict[bytes, bytes] = dict(headers)
         # Nearly every head has each header once: no list is made for them.
         self._several = _several(headers) if len(self._one) != len(headers) else None
