@@ -75,14 +75,13 @@ class EndSignals:
     @contextlib.contextmanager
     def caught(self, *, are_last: bool = False) -> Iterator[None]:
         """Catch the signals while this lasts. Main thread only. More: `end_signals_handled`."""
-        with end_signals_handled(_do_nothing, are_last=are_last) as self._ours:
+        caught = end_signals_handled(_do_nothing, are_last=are_last)
+        with self._read_end, self._write_end, caught as self._ours:
             wakeup = signal.set_wakeup_fd(self._write_end.fileno(), warn_on_full_buffer=False)
             try:
                 yield
             finally:
                 signal.set_wakeup_fd(wakeup)
-        self._read_end.close()
-        self._write_end.close()
 
     async def wait(self) -> None:
         """Return when one of the signals has come. Runs on the loop."""

@@ -126,13 +126,15 @@ class Fleet:
 
     async def _look(self, slot: Slot) -> None:
         slot.looks_begun += 1
-        number, before = slot.looks_begun, slot.essence
+        number = slot.looks_begun
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 seen = await slot.provider.observe()
         except (TimeoutError, ValetError) as error:
+            before = slot.essence
             await self._note_failure(slot, error)
         else:
+            before = slot.essence
             if number > slot.look_seen:  # else a later look has told something newer already
                 slot.look_seen = number
                 self._note_answer(slot, seen)

@@ -91,7 +91,8 @@ class Traffic:
         """Count a request that has ended: with others, or when somebody asks. One by one would cost twice as
         much, as between requests the processor forgets how it is done."""
         self._uncounted.append(record)
-        if len(self._uncounted) >= _AT_ONCE:
+        # The first of a model is counted while it is known.
+        if len(self._uncounted) >= _AT_ONCE or (record.provider, record.model) not in self._rows:
             self._count()
 
     def _count(self) -> None:

@@ -86,3 +86,26 @@ def test_ollamas_last_line_tells_after_however_long_a_context() -> None:
     tail.add(b'{"response":"x","done":false}\n')
     tail.add(b'{"done":true,"context":[%b],"prompt_eval_count":26,"eval_count":290}\n' % context)
     assert tail.tokens() == (26, 290)
+
+
+def test_a_short_stream_of_anthropics_tells_the_prompt_too() -> None:
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":25,"output_tokens":1}}}\n\n'
+    for texts in (1, 4, 10, 40):
+        tail = TokenTail()
+        tail.framing = Framing.EVENTS
+        tail.add(b": ping\n\n" + start)
+        for _ in range(texts):
+            tail.add(b'event: content_block_delta\ndata: {"delta":{"type":"text_delta","text":"x"}}\n\n')
+        tail.add(b'event: message_delta\ndata: {"usage":{"output_tokens":15}}\n\n')
+        tail.add(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        assert tail.tokens() == (25, 15), texts
+
+
+def test_figures_are_found_before_however_much_in_the_last_event() -> None:
+    tail = TokenTail()
+    tail.framing = Framing.EVENTS
+    for _ in range(50):
+        tail.add(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+    usage = b'"usage":{"prompt_tokens":3,"completion_tokens":40}'
+    tail.add(b'data: {%b,"citations":["%b"]}\n\ndata: [DONE]\n\n' % (usage, b"y" * 3000))
+    assert tail.tokens() == (3, 40)

@@ -122,9 +122,10 @@ async def test_the_answer_to_head_has_no_body_whatever_its_length() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A:\r\n" * 300 + b"Content-Length: 0\r\n\r\n",
         b"HTTP/1.1 999999 Odd\r\n\r\n",
     ],
-    ids=["ssh", "negative", "two lengths", "bad chunk", "upgrade", "huge head", "bad status"],
+    ids=["ssh", "negative", "two lengths", "bad chunk", "upgrade", "huge head", "many lines", "bad status"],
 )
 async def test_what_is_not_http_is_a_failure(answer: bytes) -> None:
     async with raw_engine([answer]) as engine, client() as made:

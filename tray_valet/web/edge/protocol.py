@@ -78,6 +78,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self._idle_call is not None and not self._idle_call.done():
             self._idle_call.set_result(None)
         if self._answered is not None:
+            if not self._answered.response_complete:
+                self._answered.disconnected = True  # uvicorn tells the last one only, of several in a row
             self._answered.tell_gone()
 
     def listen_for_end(self, cycle: AnswerCycle) -> None:

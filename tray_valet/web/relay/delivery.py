@@ -199,13 +199,15 @@ class SignsOfLife:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
-        for delivery, due_s in tuple(self._due_s.items()):
-            if due_s <= now_s:
-                self._due_s[delivery] = now_s + self._every_s
-                delivery.give_sign()
         self._timer = None
-        if self._due_s:
-            self._timer = loop.call_at(min(self._due_s.values()), self._look, loop)
+        try:
+            for delivery, due_s in tuple(self._due_s.items()):
+                if due_s <= now_s:
+                    self._due_s[delivery] = now_s + self._every_s
+                    delivery.give_sign()
+        finally:  # whatever becomes of one: the others wait for theirs
+            if self._due_s and self._timer is None:
+                self._timer = loop.call_at(min(self._due_s.values()), self._look, loop)
 
 
 def _framed(dialect: Dialect, body: bytes) -> bytes:

@@ -13,6 +13,7 @@ from tray_valet.core.dialects import Framing
 _KEPT_BYTES = 8 * 1024
 _MOST_BYTES = 4 * _KEPT_BYTES  # then all but so many are dropped
 _HEAD_BYTES = _END_BYTES = 2048
+_LINES_OF_TWO_EVENTS = 3 + 2 * 3  # after the end of a third: a name, the data, a blank line
 _USAGE = b'"usage"'
 _MARKS = (b'"prompt_eval_count"', b'"eval_count"', b'"timings"')
 # A quotation mark inside a JSON text has a backslash before it, so that no text can look like these.
@@ -24,7 +25,7 @@ _PROMPT, _COMPLETION = (
     )
 )
 _FRAMES = (b"data: [DONE]", b"message_stop", b"response.completed")
-_ANTHROPIC = b"event: message_start"
+_ANTHROPIC = b"message_start"
 
 
 class TokenTail:
@@ -58,18 +59,28 @@ class TokenTail:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
         pieces = self._pieces
         text = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        # The last event of a stream is short, whatever came before it; a whole answer may end with its text.
-        end = text[-(_KEPT_BYTES if self.framing is None else _END_BYTES) :]
+        end = self._end_of(text)
         place = _place_of_figures(end)
         prompt = _figure(_PROMPT, end, place)
         completion = _figure(_COMPLETION, end, place)
         if self.framing is not None:
             head = self._head or text[:_HEAD_BYTES]
-            if prompt is None and head.startswith(_ANTHROPIC):  # it tells it at the beginning
-                prompt = _figure(_PROMPT, head, _place_of_figures(head))
+            if prompt is None and _ANTHROPIC in head:  # it tells it at the beginning
+                prompt = _figure(_PROMPT, head, head.find(_USAGE))
             if completion is None:
                 completion = self._events(head, text, end)
         return prompt, completion
+
+    def _end_of(self, text: bytes) -> bytes:
+        """So much of the end that the figures are in it: they come with the last event, or the last but one.
+
+        As a rule these are short; to look through more would cost more than all the rest.
+        """
+        if self.framing is not None:
+            end = text[-_END_BYTES:]
+            if end.count(b"\n") >= _LINES_OF_TWO_EVENTS:
+                return end
+        return text[-_KEPT_BYTES:]
 
     def _events(self, head: bytes, text: bytes, end: bytes) -> int | None:
         """How many pieces of text came, as far as that can be told by line breaks; None = none."""

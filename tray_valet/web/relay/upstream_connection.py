@@ -19,6 +19,7 @@ from tray_valet.core.errors import UpstreamFailed, ValetError
 
 _UNREAD_BYTES = 64 * 1024  # more than that unread, and the engine has to wait
 _MAX_HEAD_BYTES = 64 * 1024
+_MOST_LINES = 256
 _LENGTH_OF_LENGTH = len(b"content-length")
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._lines: list[tuple[bytes, bytes]] = []  # of a head that is not whole
         self._chunks: list[bytes] = []
+        self._unread_bytes = 0
         self._head_bytes = 0
         self._is_head_only = False
         self._has_begun = False  # a byte of the answer has come
@@ -144,6 +146,7 @@ class Connection(asyncio.Protocol):
             return b""
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
+        self._unread_bytes = 0
         if self._is_reading_paused:
             self._is_reading_paused = False
             if self.is_usable:
@@ -226,7 +229,7 @@ class Connection(asyncio.Protocol):
         is_awaited = self._on_wake is not None if waiter is None else not waiter.done()
         if is_awaited and self._has_head and not self._is_passed_on():
             self._wake()  # who works on the answer without being awaited looks by itself
-        if self._chunks:
+        if self._unread_bytes > _UNREAD_BYTES:
             self._limit_unread()
 
     def _is_passed_on(self) -> bool:
@@ -241,8 +244,8 @@ class Connection(asyncio.Protocol):
             return False
 
     def _limit_unread(self) -> None:
-        """With too many unread bytes no more are taken from the socket."""
-        if sum(map(len, self._chunks)) > _UNREAD_BYTES and not self._is_reading_paused and self.is_usable:
+        """Take no more from the socket for now."""
+        if not self._is_reading_paused and self.is_usable:
             assert self._transport is not None
             self._is_reading_paused = True
             self._transport.pause_reading()
@@ -288,6 +291,8 @@ class Connection(asyncio.Protocol):
             self._is_interim, self.length = True, None
             return
         self.status = status
+        if len(lines) > _MOST_LINES:
+            raise ValueError("too many headers")
         self.headers, is_in_chunks = _read_headers(tuple(lines))
         self._is_framed = is_in_chunks or self.length is not None
         self._has_head = True
@@ -299,6 +304,7 @@ class Connection(asyncio.Protocol):
         """Bytes of the body."""
         if not self.is_complete:
             self._chunks.append(body)
+            self._unread_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
