@@ -36,7 +36,7 @@ def valet_in(house: House, tmp_path: Path, drain_seconds: float) -> ValetService
     return valet_over(house, tmp_path, Settings(eviction=EvictionSettings(drain_seconds=drain_seconds)))
 
 
-def valet_over(house: House, tmp_path: Path, settings: Settings) -> ValetService:
+def valet_over(house: House, tmp_path: Path, settings: Settings, **more: Any) -> ValetService:
     """The facade over the house; what the house does not have is left out."""
     parts: dict[str, Any] = {
         "clock": house.clock,
@@ -54,6 +54,7 @@ def valet_over(house: House, tmp_path: Path, settings: Settings) -> ValetService
         "tally": TallyBook(house.clock),
         "request_log": RequestLog(tmp_path / "requests.jsonl"),
         "quit_requested": asyncio.Event(),
+        **more,
     }
     untouched = dict.fromkeys(inspect.signature(ValetService).parameters)
     return ValetService(**(untouched | parts))
@@ -172,6 +173,27 @@ async def test_a_refusal_counts_for_the_model_that_was_meant(tmp_path: Path) -> 
             valet.note_exchange(refusal)
         counted = {model.model: sum(model.outcomes.values()) for model in valet.traffic().models}
         assert counted == {"fake/a": 2, "": 1}
+
+
+async def test_whoever_asks_is_told_of_every_request_that_has_ended_and_so_is_the_log(tmp_path: Path) -> None:
+    """What is noted of a request may be worked out when it is over, but it is there for who looks."""
+    worked_out = []
+
+    class Over:
+        def record(self) -> Exchanged:
+            worked_out.append(self)
+            return Exchanged(at=1.0, asked="a", path="/v1/chat/completions", provider="fake", model="a")
+
+    async with House(tmp_path, FakeProvider(), EvictionSettings()).running() as house:
+        log = RequestLog(tmp_path / "requests.jsonl")
+        valet = valet_over(house, tmp_path, Settings(), request_log=log)
+        for number in range(1, 8):
+            valet.note_exchange(Over())
+            assert valet.traffic().requests_total == number
+        valet.note_exchange(Over())
+        await log.close()
+        assert (tmp_path / "requests.jsonl").read_text().count("\n") == 8
+        assert len(worked_out) == len(set(worked_out)) == 8
 
 
 def _wish(model: str) -> Any:

@@ -55,7 +55,7 @@ from tray_valet.core.snapshot import (
     SignalView,
     Snapshot,
 )
-from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
+from tray_valet.core.traffic import Ended, Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 from tray_valet.services.activity import Activity
 from tray_valet.services.history import HistoryBook
@@ -324,7 +324,8 @@ class FakeValet:
     def tally(self) -> Tally:
         return self.counts.seen()
 
-    def note_exchange(self, record: Exchanged) -> None:
+    def note_exchange(self, ended: Ended) -> None:
+        record = ended.record()
         self.exchanged.append(record)
         self.requests.note(record)
 

@@ -25,7 +25,7 @@ from tray_valet.core.metrics import MachineSample
 from tray_valet.core.models import InstalledModel, LoadedModel, ModelRef, Upstream
 from tray_valet.core.service_plan import ServiceBegun
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
-from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
+from tray_valet.core.traffic import Ended, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 
 if TYPE_CHECKING:  # it knows the routing rules, which know this
@@ -335,8 +335,8 @@ class Valet(Protocol):
         """What has happened since the start, counted."""
         ...
 
-    def note_exchange(self, record: Exchanged) -> None:
-        """Take down how a request ended. Quick: it is called for every one."""
+    def note_exchange(self, ended: Ended) -> None:
+        """Take down how a request ended. Quick: it is called for every one, and the next one may be there."""
         ...
 
     def request_quit(self) -> None:

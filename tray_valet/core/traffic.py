@@ -7,6 +7,7 @@ Must not: count or keep anything (`services/traffic.py` does).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +20,12 @@ class Outcome(StrEnum):
     FAILED = "failed"  # engines were asked and failed, or fell silent
     CUT = "cut"  # the answer had begun and was ended by a pause, a failure or our own end
     CLIENT_LEFT = "client_left"
+
+
+class Ended(Protocol):
+    """A request that has ended. What is noted of it may be worked out later, once."""
+
+    def record(self) -> Exchanged: ...
 
 
 class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +51,10 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     answer_bytes: int = 0
+
+    def record(self) -> Exchanged:
+        """This: it is worked out."""
+        return self
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ class RequestLog:
         self._lost = 0
         self._problem = ""
         self._writing: asyncio.Task[None] | None = None
+        self.gather: Callable[[], None] = lambda: None  # handed over: has others `note` what they still hold
 
     def note(self, record: Exchanged) -> None:
         """Take a line down, to be written within a second. Never fails, never waits."""
@@ -63,6 +65,7 @@ class RequestLog:
             _LOG.warning("The disk did not take the last lines of %s in time.", self._file)
 
     async def _flush(self) -> None:
+        self.gather()
         # One writer at a time, and a cancelled caller does not tear its lines out of order.
         while self._writing is not None and not self._writing.done():
             await asyncio.shield(self._writing)

@@ -40,7 +40,7 @@ from tray_valet.core.ports import Clock, ProcessTable
 from tray_valet.core.route_views import RouteView
 from tray_valet.core.service_plan import ServiceAction, ServiceBegun
 from tray_valet.core.snapshot import ActivityEntry, Snapshot
-from tray_valet.core.traffic import Exchanged, Tally, TrafficReport
+from tray_valet.core.traffic import Ended, Exchanged, Tally, TrafficReport
 from tray_valet.core.watchdog import State
 from tray_valet.core.wording import title_of_pause
 from tray_valet.services.activity import Activity
@@ -67,6 +67,8 @@ from tray_valet.services.settings import SettingsStore
 from tray_valet.services.tally import TallyBook
 from tray_valet.services.traffic import Traffic
 from tray_valet.services.watchdog import Watchdog
+
+_AT_ONCE = 4  # ended requests that are noted together
 
 
 class ValetService:
@@ -112,6 +114,8 @@ class ValetService:
         self._traffic = traffic
         self._tally = tally
         self._request_log = request_log
+        request_log.gather = self._note_ended
+        self._ended: list[Ended] = []
         self._ledger = ledger
         self._history = history
         self._pauses = Pauses(clock, table, holds, journal, watchdog, lambda: settings.current.eviction)
@@ -186,12 +190,25 @@ class ValetService:
         return self._dispatcher.queues()
 
     def traffic(self) -> TrafficReport:
+        self._note_ended()
         return self._traffic.report({state.ref: state.in_flight for state in self.queues()})
 
     def tally(self) -> Tally:
         return self._tally.seen()
 
-    def note_exchange(self, record: Exchanged) -> None:
+    def note_exchange(self, ended: Ended) -> None:
+        self._ended.append(ended)
+        if len(self._ended) >= _AT_ONCE:
+            self._note_ended()
+
+    def _note_ended(self) -> None:
+        """Note those that have ended: a few at a time, or before somebody asks. After each one, the next
+        request of its client would wait for that."""
+        ended, self._ended = self._ended, []
+        for one in ended:
+            self._note(one.record())
+
+    def _note(self, record: Exchanged) -> None:
         self._request_log.note(record)
         if not record.provider and (ref := self._catalog.ref_of(record.asked)) is not None:
             # Refused before any candidate was asked: it counts for the model that was meant.

@@ -32,8 +32,10 @@ class Call:
 
     __slots__ = (
         "_attempts",
+        "_ended_s",
         "_load_s",
         "_queue_s",
+        "_wish",
         "asked",
         "at",
         "begun_s",
@@ -65,6 +67,8 @@ class Call:
         self._attempts = 0
         self._queue_s = 0.0
         self._load_s = 0.0
+        self._ended_s = 0.0
+        self._wish = _NO_WISH
 
     @property
     def asked_for(self) -> str:
@@ -101,12 +105,20 @@ class Call:
             outcome = Outcome.FAILED if self._attempts else Outcome.REFUSED
         self.settle(outcome, error.code.value)
 
+    def end(self) -> None:
+        """It is over. What it was is remembered, and what it held is let go."""
+        self._ended_s = time.monotonic()
+        if self.asked is not None:
+            self._wish, self.asked = self.asked.wish, None
+        self.delivery.let_go()
+        del self.when_gone
+
     def record(self) -> Exchanged:
-        """What is noted."""
+        """What is noted, after the end."""
         delivery, lease = self.delivery, self.lease
         began_s = delivery.began_s
         prompt, completion = self.tail.tokens() if delivery.has_answer else (None, None)
-        wish = self.asked.wish if self.asked is not None else _NO_WISH
+        wish = self._wish
         ref, reason = (lease.ref, lease.reason) if lease is not None else (_NOWHERE, "")
         return Exchanged(
             at=self.at,
@@ -125,7 +137,7 @@ class Call:
             queue_s=self._queue_s,
             load_s=self._load_s,
             first_byte_s=began_s - self.begun_s if began_s is not None else None,
-            total_s=time.monotonic() - self.begun_s,
+            total_s=self._ended_s - self.begun_s,
             prompt_tokens=prompt,
             completion_tokens=completion,
             answer_bytes=delivery.answer_bytes,

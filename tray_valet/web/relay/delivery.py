@@ -72,6 +72,10 @@ class Delivery:
         """Wait until the client takes more, or is gone."""
         await self.client.drain()
 
+    def let_go(self) -> None:
+        """Nothing more is sent; what was, can still be told. The request and its connection are not held."""
+        del self._answer, self.client
+
     # -- signs of life ---------------------------------------------------------------------------------
 
     def promise(self, signs: SignsOfLife) -> None:

@@ -162,7 +162,8 @@ class Relay:
 
     def _closed(self, call: Call) -> None:
         self._forget(call)
-        self._valet.note_exchange(call.record())
+        call.end()
+        self._valet.note_exchange(call)
 
     def _forget(self, call: Call) -> None:
         call.ends.close()
