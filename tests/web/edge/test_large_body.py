@@ -148,6 +148,36 @@ async def test_memory_is_used_again_but_not_while_somebody_looks_at_it() -> None
     assert len(memory.take(2000)) >= 2000
 
 
+@pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+def test_a_connection_that_stays_open_keeps_no_body(loop_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop's transport remembers who was its protocol: the memory was never used again."""
+    factory = asyncio.new_event_loop
+    if loop_kind == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+    taken: list[bytearray] = []
+
+    class Watched(BodyMemory):
+        def take(self, size_bytes: int) -> bytearray:
+            taken.append(super().take(size_bytes))
+            return taken[-1]
+
+    monkeypatch.setattr("tray_valet.web.edge.protocol.BodyMemory", Watched)
+
+    async def three_on_one_connection() -> None:
+        async with serving(_guarded(Told())) as server, asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            for seed in range(3):
+                body = _body(MB, seed)
+                writer.write(_request(body))
+                assert await _answer(reader) == _expected(body)
+            writer.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(three_on_one_connection())
+    assert len(taken) == 3
+    assert taken[0] is taken[1] is taken[2]
+
+
 class _Connection:
     def __init__(self) -> None:
         self.log: list[object] = []
@@ -182,7 +212,7 @@ def test_what_comes_in_behind_the_body_with_it_is_the_connection_s() -> None:
     large = LargeBody(connection, transport, bytearray(10), 10)  # type: ignore[arg-type]
     large.begin(b"0123")
     asyncio.protocols._feed_data_to_buffered_proto(large, b"456789POST /")  # type: ignore[attr-defined]
-    assert bytes(large.body) == b"0123456789"
+    assert bytes(large.take()) == b"0123456789"
     assert transport.protocol is connection
     assert connection.log == ["whole", b"POST /"]
 

@@ -177,7 +177,7 @@ class AnswerCycle(RequestResponseCycle):
         if self.disconnected:
             raise ClientGoneError
         self.message_event.clear()
-        return large.body
+        return large.take()
 
     async def _more(self) -> None:
         self.message_event.clear()

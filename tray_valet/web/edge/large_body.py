@@ -91,10 +91,13 @@ class LargeBody(asyncio.BufferedProtocol):
         """Whether all of it has come."""
         return self._come_bytes == self._size_bytes
 
-    @property
-    def body(self) -> memoryview:
-        """The body. Its memory may be used again when nobody looks at it any more."""
-        return self._view
+    def take(self) -> memoryview:
+        """The body; this looks at it no more. Its memory may be used again when nobody does.
+
+        uvloop remembers the last protocol of this kind for as long as its connection is open.
+        """
+        body, self._view = self._view, memoryview(b"")
+        return body
 
     def begin(self, begun: bytes | bytearray) -> None:
         """Read from here on; `begun` has come already, and is less than the whole."""
@@ -105,7 +108,7 @@ class LargeBody(asyncio.BufferedProtocol):
     def give_up(self) -> None:
         """Let the connection's parser have what has come, and all that still comes."""
         self._transport.set_protocol(cast(asyncio.BaseProtocol, self._connection))
-        self._connection.data_received(bytes(self._view[self._begun_bytes : self._come_bytes]))
+        self._connection.data_received(bytes(self.take()[self._begun_bytes : self._come_bytes]))
 
     # -- the socket ------------------------------------------------------------------------------------
 

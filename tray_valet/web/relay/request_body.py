@@ -17,8 +17,8 @@ from tray_valet.core.errors import InvalidJson, InvalidValue
 from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
 from tray_valet.web.edge.json_faults import MALFORMED
 from tray_valet.web.edge.known_head import KnownHead
+from tray_valet.web.relay.long_texts import Fields, fields_of_large
 
-Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
 _LONGEST_KEPT_BYTES = 300
 _LARGE_BYTES = 128 * 1024
@@ -77,7 +77,7 @@ def parse_request(body: bytes | memoryview) -> tuple[Fields, str]:
     Raises InvalidJson, or InvalidValue for the model.
     """
     try:
-        fields = _decode_fields(body)
+        fields = _decode_fields(body) if len(body) <= _LARGE_BYTES else fields_of_large(body, _decode_fields)
     except RecursionError:
         raise InvalidJson("The JSON is nested too deeply.") from None
     except msgspec.ValidationError:
@@ -145,7 +145,7 @@ def _says(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
     if raw is None:
         return False
-    return len(bytes(raw)) > 64 or bool(_decoded(fields, name))
+    return len(memoryview(raw)) > 64 or bool(_decoded(fields, name))
 
 
 def _context_length(fields: Fields) -> int | None:
