@@ -241,11 +241,24 @@ async def test_a_server_that_stops_ends_it_and_says_so(monkeypatch: pytest.Monke
         await place.settled()
 
 
-async def test_a_mistake_of_ours_is_500_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with _place([ANSWER], monkeypatch=monkeypatch) as place:
-        monkeypatch.setattr("tray_valet.web.relay.exchange.headers_upstream", lambda headers: 1 / 0)
+@pytest.mark.parametrize(
+    ("where", "status"),
+    [("asking.headers_upstream", 500), ("relay.Attempt", 500), ("attempt.Exchange.begin", 200)],
+)
+async def test_a_mistake_of_ours_leaves_nothing_behind(
+    where: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the question is out, or after it; a task tries again."""
+    async with _place(*[[ANSWER]] * 3, monkeypatch=monkeypatch) as place:
+        with monkeypatch.context() as broken:
+            broken.setattr(f"tray_valet.web.relay.{where}", lambda *args, **named: 1 / 0)
+            place.writer.write(place.request())
+            assert (await place.answer())[0] == status
+            await place.settled()
+        assert len(place.tasks) == 1
+        assert place.relay._local.connections <= 1
         place.writer.write(place.request())
-        assert (await place.answer())[0] == 500
+        assert (await place.answer())[0] == 200
         await place.settled()
 
 

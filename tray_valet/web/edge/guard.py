@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,7 +23,15 @@ from tray_valet.web.edge.errors import Answer, EdgeCode, ErrorType, HttpError, a
 from tray_valet.web.edge.keys import Keys
 from tray_valet.web.edge.known_head import KnownHead
 from tray_valet.web.edge.policies import GuardPolicy
-from tray_valet.web.edge.requests import ANSWER_KEY, CLIENT_KEY, CYCLE_KEY, KNOWN_KEY, Cycle, RequestHead
+from tray_valet.web.edge.requests import (
+    ANSWER_KEY,
+    CLIENT_KEY,
+    CYCLE_KEY,
+    KNOWN_KEY,
+    Cycle,
+    PromptApp,
+    RequestHead,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +56,7 @@ class Guard:
         self._shape_unexpected = shape_unexpected
         self._in_flight = 0
         self._usual = UsualHeaders()
-        # The app's way to serve a request without a task, if it has one: (scope, work_on, on_over) -> begun.
-        self._begin: Callable[..., bool] | None = getattr(app, "serve_now", None)
+        self._prompt: PromptApp | None = app if isinstance(app, PromptApp) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +74,8 @@ class Guard:
         """Serve a request without a task, if its body is whole, it passes every check and nothing is in its
         way; say whether that has begun. Else nothing has happened, and `__call__` is due."""
         cycle: Cycle | None = scope.get(CYCLE_KEY)
-        if self._begin is None or cycle is None:
+        prompt = self._prompt
+        if prompt is None or cycle is None:
             return False
         body = cycle.whole_body()
         if body is None:
@@ -87,23 +96,40 @@ class Guard:
             scope[CLIENT_KEY] = self._keys.admit(head)
         except HttpError:
             return False  # it is refused where it can be told
+        try:
+            begun = prompt.ask_now(scope, body)
+        except Exception:  # noqa: BLE001  # a callback's guard: a task tries again, and answers if it fails too
+            _log.exception("A request could not be served at once: %s", head.path[:200])
+            return False
+        return begun is not None and self._is_expected(prompt, begun, scope, cycle, head, policy, body)
+
+    def _is_expected(
+        self,
+        prompt: PromptApp,
+        begun: Any,
+        scope: Scope,
+        cycle: Cycle,
+        head: RequestHead,
+        policy: GuardPolicy,
+        body: bytes,
+    ) -> bool:
+        """Make what the answer to a request needs that its app has begun; say whether that went well."""
         answering = Answering(cycle.send, cycle, head, policy, self._usual)
         answering.body = body
         answering.has_body_left = False
         scope[ANSWER_KEY] = answering
+        del scope[CYCLE_KEY]
         self._in_flight += 1
-        work_on = partial(self._work_on, scope, cycle, head, answering)
         try:
-            has_begun = self._begin(scope, work_on, partial(self._over, scope))
-        except Exception:  # noqa: BLE001  # a callback's guard: a task tries again, and answers if it fails too
+            work_on = partial(self._work_on, scope, cycle, head, answering)
+            prompt.expect(begun, scope, work_on, partial(self._over, scope))
+        except Exception:  # noqa: BLE001  # as above
             _log.exception("A request could not be served at once: %s", head.path[:200])
-            has_begun = False
-        if has_begun:
-            del scope[CYCLE_KEY]
-            cycle.forget_body()
-            return True
-        self._over(scope)
-        return False
+            scope[CYCLE_KEY] = cycle
+            self._over(scope)
+            return False
+        cycle.forget_body()
+        return True
 
     def _work_on(
         self,

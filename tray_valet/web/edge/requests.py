@@ -7,9 +7,9 @@ Must not: look at `request.url` or X-Forwarded-For: both are the caller's words,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from starlette.types import ASGIApp, Message, Scope
@@ -99,6 +99,29 @@ class Cycle(AnswerWriter, Protocol):
 
     def hand_over(self, app: ASGIApp) -> None:
         """Have a task go on with a request that was begun without one: `app` does it."""
+        ...
+
+
+@runtime_checkable
+class PromptApp(Protocol):
+    """An app that serves requests without a task, where nothing is in the way."""
+
+    def ask_now(self, scope: Scope, body: bytes) -> Any | None:
+        """Begin to serve a request; None: it takes a task, and nothing has happened."""
+        ...
+
+    def expect(
+        self,
+        begun: Any,
+        scope: Scope,
+        work_on: Callable[[Callable[[], Awaitable[None]]], None],
+        on_over: Callable[[], None],
+    ) -> None:
+        """Serve what `ask_now` has begun, at once after it; the scope has a DirectAnswer by now.
+
+        `on_over` is called when that was all. Should something come up, `work_on` gets what a task has to do,
+        and `on_over` is not called. Where this raises, the request is as it was before `ask_now`.
+        """
         ...
 
 

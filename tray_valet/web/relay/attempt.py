@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from tray_valet.core.commands import Lease
-from tray_valet.core.errors import ValetError
+from tray_valet.web.relay.asking import Asking
 from tray_valet.web.relay.call import Call
 from tray_valet.web.relay.ends import SilenceWatch
 from tray_valet.web.relay.exchange import Exchange
@@ -18,7 +18,7 @@ from tray_valet.web.relay.upstream_client import UpstreamClient
 
 
 class Attempt:
-    """Made when there is a lease; `begin` may ask without a task, `run` asks or goes on. `close` it."""
+    """Made when there is a lease; `begin` may do without a task, `run` asks or goes on. `close` it."""
 
     __slots__ = ("_ends", "_exchange", "_lease", "_silence", "_silences")
 
@@ -30,29 +30,32 @@ class Attempt:
         client: UpstreamClient,
         silences: SilenceWatch,
         silence_limit_s: float,
+        asking: Asking | None = None,
     ) -> None:
+        """`asking`: the question, where it was put already or may be."""
         self._ends = call.ends
         self._lease = lease
         self._silences = silences
         self._silence = silences.watch(call.ends, silence_limit_s, lease.ref)
-        self._exchange = Exchange(client, lease, asked, call.delivery, call.tail, silence=self._silence)
+        self._exchange = Exchange(
+            client, lease, asked, call.delivery, call.tail, silence=self._silence, asking=asking
+        )
 
     def begin(self, over: Callable[[], None], leave: Callable[[], None]) -> None:
-        """Ask where we stand. Then either `over` is called when the answer has been passed on, or `leave` (at
-        once, or later), when it takes a task to `run` this."""
-        exchange, ends, lease = self._exchange, self._ends, self._lease
+        """Wait for the answer where we stand, if the question is on its way.
+
+        Either `over` is called when the answer has been passed on, or `leave` (at once, or later), when it
+        takes a task to `run` this.
+        """
+        exchange, ends = self._exchange, self._ends
         ends.when_ended(leave)
         try:
-            has_begun = lease.revoked_by is None and exchange.begin(
-                lambda: over() if exchange.is_over else leave()
-            )
-        except ValetError:
-            has_begun = False  # it comes again where it can be told
+            has_begun = exchange.begin(lambda: over() if exchange.is_over else leave())
         except BaseException:
             self.close()
             raise
         if has_begun:
-            lease.when_revoked(ends.end)
+            self._lease.when_revoked(ends.end)
         else:
             leave()
 

@@ -7,7 +7,7 @@ Looks like `upstream_client.LocalClient`; the environment's proxies are used, as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from tray_valet.core.errors import ProviderUnreachable, UpstreamFailed
@@ -32,12 +32,7 @@ class CloudClient:
         self._client: httpx.AsyncClient | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
-    def send(
-        self,
-        request: UpstreamRequest,
-        on_data: OnData | None = None,
-        on_wake: Callable[[], None] | None = None,
-    ) -> None:
+    def send(self, request: UpstreamRequest) -> None:
         """None: its connections are its library's."""
         return
 

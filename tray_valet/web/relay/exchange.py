@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -18,31 +18,21 @@ from tray_valet.core.dialects import Framing
 from tray_valet.core.errors import UpstreamFailed
 from tray_valet.web.edge.answer_head import AnswerHead, Header
 from tray_valet.web.edge.json_faults import MALFORMED
+from tray_valet.web.relay.asking import JSON, Asking, asking_for
 from tray_valet.web.relay.delivery import Delivery
 from tray_valet.web.relay.ends import Silence
-from tray_valet.web.relay.passed_headers import (
-    framing_of,
-    head_downstream,
-    head_of_ours,
-    headers_upstream,
-)
+from tray_valet.web.relay.passed_headers import framing_of, head_downstream, head_of_ours
 from tray_valet.web.relay.passing import Passing, next_chunk
-from tray_valet.web.relay.question import Question, question_for
+from tray_valet.web.relay.question import Question
 from tray_valet.web.relay.request_body import Asked
 from tray_valet.web.relay.token_tail import TokenTail
-from tray_valet.web.relay.upstream_client import (
-    UpstreamClient,
-    UpstreamHead,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+from tray_valet.web.relay.upstream_client import UpstreamClient, UpstreamResponse
 from tray_valet.web.relay.upstream_connection import Connection
 
 _REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
 _REFUSAL_S = 5.0
 _UNKNOWN, _FAILURE, _OVERLOADED, _ERROR, _OK = 501, 500, 429, 400, 200
 _PREVIEW_BYTES = 200
-_JSON = (b"content-type", b"application/json")
 
 
 class RejectedError(UpstreamFailed):
@@ -61,14 +51,12 @@ class Exchange:
 
     __slots__ = (
         "_asked",
+        "_asking",
         "_client",
         "_delivery",
         "_lease",
         "_passing",
-        "_question",
-        "_request",
         "_response",
-        "_sent",
         "_silence",
         "_tail",
     )
@@ -82,7 +70,9 @@ class Exchange:
         tail: TokenTail,
         *,
         silence: Silence,
+        asking: Asking | None = None,
     ) -> None:
+        """`asking`: the question, where it was put already or may be."""
         self._client = client
         self._lease = lease
         self._asked = asked
@@ -91,28 +81,29 @@ class Exchange:
         self._response: UpstreamResponse | None = None
         self._silence = silence
         self._passing = Passing(lease, delivery, tail, silence)
-        self._question: Question | None = None
-        self._request: UpstreamRequest | None = None
-        self._sent: Connection | None = None
+        self._asking = asking
 
     def begin(self, on_wake: Callable[[], None]) -> bool:
-        """Forward at once, if there is a connection and the answer may pass as it is; say if that was so.
+        """Wait for the answer without a task, if the question is on its way; say if that was so.
 
-        `on_wake` is called once: the answer `is_over`, or it takes a task to `run` what is left of it. Raises
-        InvalidValue.
+        `on_wake` is called once: the answer `is_over`, or it takes a task to `run` what is left of it.
         """
-        question = self._question = question_for(self._asked, self._lease)
-        if question.is_translated:
+        sent = self._sent
+        if sent is None:
             return False
-        request = self._request = self._request_for(question)
         self._silence.begins()
-        self._sent = self._response = self._client.send(request, self._passing.on_data, on_wake)
-        return self._sent is not None
+        self._response = sent
+        sent.expect(self._passing.on_data, on_wake)
+        return True
+
+    @property
+    def _sent(self) -> Connection | None:
+        return None if self._asking is None else self._asking.connection
 
     def leave_to_task(self) -> None:
         """`run` is going to be called: `on_wake` is not, any more."""
-        if self._sent is not None:
-            self._sent.leave_to_task()
+        if (sent := self._sent) is not None:
+            sent.leave_to_task()
 
     @property
     def is_over(self) -> bool:
@@ -124,8 +115,9 @@ class Exchange:
 
         Raises RejectedError, ProviderUnreachable, UpstreamFailed; what ends it from outside cancels it.
         """
-        question = self._question or question_for(self._asked, self._lease)
-        response = await self._open(question)
+        asking = self._asking or asking_for(self._asked, self._lease)
+        question = asking.question
+        response = await self._open(asking)
         if self._passing.is_over:
             return
         if is_failure(response.status) or (
@@ -156,33 +148,10 @@ class Exchange:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def _request_for(self, question: Question) -> UpstreamRequest:
-        return UpstreamRequest(
-            head=self._head_for(question), body=question.body, who=self._lease.ref.provider
-        )
-
-    def _head_for(self, question: Question) -> UpstreamHead:
-        upstream, asked = self._lease.upstream, self._asked
-        known = asked.known
-        if known is not None and (memo := known.memo) is not None:
-            where, head = memo  # of the last question with this head
-            if where == upstream and head.target == question.target:
-                return cast(UpstreamHead, head)
-        theirs = (_encoded(name, value) for name, value in upstream.headers.items())
-        head = UpstreamHead(
-            base_url=upstream.base_url,
-            target=question.target,
-            headers=(*headers_upstream(asked.headers), _JSON, *theirs),
-        )
-        if known is not None:
-            known.memo = (upstream, head)
-        return head
-
-    async def _open(self, question: Question) -> UpstreamResponse:
-        request = self._request or self._request_for(question)
-        on_data = None if question.is_translated else self._passing.on_data
+    async def _open(self, asking: Asking) -> UpstreamResponse:
+        on_data = None if asking.question.is_translated else self._passing.on_data
         self._silence.begins()
-        self._response = response = await self._client.open(request, on_data, self._sent)
+        self._response = response = await self._client.open(asking.request, on_data, asking.connection)
         self._silence.is_over()
         return response
 
@@ -253,7 +222,7 @@ class Exchange:
         self._delivery.begin(status, self._own_head(), None, len(body))
         self._delivery.finish(body)
 
-    def _own_head(self, kind: bytes = _JSON[1]) -> AnswerHead:
+    def _own_head(self, kind: bytes = JSON[1]) -> AnswerHead:
         return head_of_ours(kind, self._lease)
 
 
@@ -270,7 +239,3 @@ def _message_of(body: bytes) -> str:
         return ""
     said = told.get("message") if isinstance(told, dict) else told
     return said[:_PREVIEW_BYTES] if isinstance(said, str) else ""
-
-
-def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode("latin-1"), value.encode("latin-1")

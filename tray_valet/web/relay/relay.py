@@ -4,8 +4,8 @@ Decides: when the next candidate is asked, what the client is told in the end, a
 Must not: choose candidates (the valet admits), or touch bytes (`exchange.py` does).
 
 Most requests find everything ready; they are served where they come in, in the events of the two sockets
-(`serve_now`): tasks cost more than all the rest. Should anything come up, a task goes on from there. It makes
-no other: what ends it from outside cancels what it waits for.
+(`ask_now`, `expect`): tasks cost more than all the rest. Should anything come up, a task goes on from there.
+It makes no other: what ends it from outside cancels what it waits for.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from tray_valet.core.errors import (
 )
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Outcome
-from tray_valet.web.edge.bodies import ClientGoneError
+from tray_valet.web.edge.bodies import Body, ClientGoneError
 from tray_valet.web.edge.errors import EdgeCode, HttpError
 from tray_valet.web.edge.requests import ANSWER_KEY, CLIENT_KEY, KNOWN_KEY
+from tray_valet.web.relay.asking import Asking, ask_at_once
 from tray_valet.web.relay.attempt import Attempt
 from tray_valet.web.relay.call import Call
 from tray_valet.web.relay.cloud_client import CloudClient
@@ -44,6 +45,7 @@ from tray_valet.web.relay.upstream_client import LocalClient, UpstreamClient
 
 WorkOn = Callable[[Callable[[], Awaitable[None]]], None]
 Begun = tuple[Admission, Attempt]
+Underway = tuple[Asked, Admission, Lease, UpstreamClient, Asking | None]  # between `ask_now` and `expect`
 _MAY_FAIL_OVER = (ProviderUnreachable, UpstreamFailed, TimedOut)
 _MOST_ATTEMPTS = 32
 
@@ -89,49 +91,57 @@ class Relay:
         call = self._opened(scope)
         await self._work(call, scope)
 
-    def serve_now(self, scope: Scope, work_on: WorkOn, on_over: Callable[[], None]) -> bool:
-        """Serve a request without a task, if nothing is in its way; say whether that has begun.
+    def ask_now(self, scope: Scope, body: bytes) -> Underway | None:
+        """Put a request to its engine without a task, if nothing is in the way; None: nothing has happened.
 
-        `on_over` is called when that was all. Should something come up, `work_on` gets what a task has to do,
-        and `on_over` is not called.
+        `expect` is due in the same breath: all that the answer needs is made while the engine works already.
         """
         operation = OPERATIONS.get(scope["path"])
         if operation is None or self._is_closing:
-            return False
+            return None
         try:
-            asked = self._read(operation, scope)
+            asked = self._read(operation, scope, body)
         except ValetError:
-            return False  # it is read once more, and refused
+            return None  # it is read once more, and refused
         if is_command(asked):
-            return False
+            return None
         admission = self._valet.admit(asked.wish)
         lease = admission.now()
         if lease is None:
-            return False
+            return None
+        try:
+            client = self._client_for(lease)
+            return asked, admission, lease, client, ask_at_once(client, asked, lease)
+        except BaseException:
+            admission.end()
+            raise
+
+    def expect(self, underway: Underway, scope: Scope, work_on: WorkOn, on_over: Callable[[], None]) -> None:
+        """Serve what `ask_now` has begun. `on_over` is called when that was all; should something come up,
+        `work_on` gets what a task has to do, and `on_over` is not called."""
+        asked, admission, lease, client, asking = underway
         call = self._opened(scope)
         call.asked = asked
         try:
-            self._begin(call, scope, admission, lease, work_on, on_over)
+            self._promise(call, asked)
+            attempt = self._attempt(call, asked, lease, client, asking)
+            self._begin(call, scope, admission, attempt, work_on, on_over)
         except BaseException:
+            if asking is not None and asking.connection is not None:
+                asking.connection.abort()
             admission.end()
             self._forget(call)
             raise
-        return True
 
     def _begin(
         self,
         call: Call,
         scope: Scope,
         admission: Admission,
-        lease: Lease,
+        attempt: Attempt,
         work_on: WorkOn,
         on_over: Callable[[], None],
     ) -> None:
-        asked = call.asked
-        assert asked is not None
-        self._promise(call, asked)
-        attempt = self._attempt(call, asked, lease)
-
         def over() -> None:
             attempt.close()
             admission.end()
@@ -210,7 +220,7 @@ class Relay:
         admission, attempt = begun or (None, None)
         asked = call.asked
         if asked is None:
-            asked = call.asked = self._read(call.operation, scope)
+            asked = call.asked = self._read(call.operation, scope, scope[ANSWER_KEY].body)
             if is_command(asked):
                 if keep_alive_is_zero(asked.fields):
                     await self._unload(call, asked)
@@ -221,7 +231,9 @@ class Relay:
         while True:
             async with admission or self._valet.admit(asked.wish, failed=failed) as lease:
                 try:
-                    await (attempt or self._attempt(call, asked, lease)).run()
+                    if attempt is None:
+                        attempt = self._attempt(call, asked, lease, self._client_for(lease))
+                    await attempt.run()
                 except ValetError as error:
                     if not _may_go_on(call, lease, error):
                         raise
@@ -231,10 +243,10 @@ class Relay:
                     return
             admission = attempt = None
 
-    def _read(self, operation: Operation, scope: Scope) -> Asked:
+    def _read(self, operation: Operation, scope: Scope, body: Body) -> Asked:
         return read_request(
             operation,
-            scope[ANSWER_KEY].body,
+            body,
             scope["headers"],
             client=scope.get(CLIENT_KEY, ""),
             query=scope.get("query_string", b""),
@@ -245,12 +257,15 @@ class Relay:
         if asked.is_stream and call.operation.framing is Framing.EVENTS:
             call.delivery.promise(self._signs)
 
-    def _attempt(self, call: Call, asked: Asked, lease: Lease) -> Attempt:
+    def _client_for(self, lease: Lease) -> UpstreamClient:
+        return self._cloud if lease.upstream.base_url.startswith("https:") else self._local
+
+    def _attempt(
+        self, call: Call, asked: Asked, lease: Lease, client: UpstreamClient, asking: Asking | None = None
+    ) -> Attempt:
         call.note_lease(lease)
-        is_cloud = lease.upstream.base_url.startswith("https:")
         limit_s = float(self._valet.settings.router.request_timeout_seconds)
-        client = self._cloud if is_cloud else self._local
-        return Attempt(call, asked, lease, client, self._silences, limit_s)
+        return Attempt(call, asked, lease, client, self._silences, limit_s, asking)
 
     async def _unload(self, call: Call, asked: Asked) -> None:
         """Ollama's way to say that a model is to go: nothing is loaded for it."""

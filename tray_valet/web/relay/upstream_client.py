@@ -101,14 +101,9 @@ OnData = Callable[[UpstreamResponse], bool]
 class UpstreamClient(Protocol):
     """Asks upstreams."""
 
-    def send(
-        self,
-        request: UpstreamRequest,
-        on_data: OnData | None = None,
-        on_wake: Callable[[], None] | None = None,
-    ) -> Connection | None:
+    def send(self, request: UpstreamRequest) -> Connection | None:
         """Send a request on a connection that is open already; None where there is none, as for clients that
-        have no such way. `on_data`, `on_wake`: see `Connection.send`."""
+        have no such way. `Connection.expect` is due at once."""
         ...
 
     async def open(
@@ -149,16 +144,11 @@ class LocalClient:
         """How many are open, idle ones included."""
         return len(self._all)
 
-    def send(
-        self,
-        request: UpstreamRequest,
-        on_data: OnData | None = None,
-        on_wake: Callable[[], None] | None = None,
-    ) -> Connection | None:
+    def send(self, request: UpstreamRequest) -> Connection | None:
         """Send a request on a connection that is open already; None where there is none."""
         connection = self._take(request.head.address)
         if connection is not None:
-            self._send(connection, request, on_data, on_wake)
+            _send(connection, request)
         return connection
 
     async def open(
@@ -168,7 +158,9 @@ class LocalClient:
 
         `sent`: what `send` has returned for this request.
         """
-        connection = sent or self.send(request, on_data)
+        connection = sent
+        if connection is None and (connection := self.send(request)) is not None:
+            connection.expect(on_data)
         if connection is not None:
             try:
                 await connection.head()
@@ -177,24 +169,10 @@ class LocalClient:
             else:
                 return connection
         connection = await self._connect(request.head.address, request.who)
-        self._send(connection, request, on_data, None)
+        _send(connection, request)
+        connection.expect(on_data)
         await connection.head()
         return connection
-
-    def _send(
-        self,
-        connection: Connection,
-        request: UpstreamRequest,
-        on_data: OnData | None,
-        on_wake: Callable[[], None] | None,
-    ) -> None:
-        connection.send(
-            _written(request),
-            who=request.who,
-            is_head=request.head.method == b"HEAD",
-            on_data=on_data,
-            on_wake=on_wake,
-        )
 
     async def close(self) -> None:
         """Close every connection."""
@@ -284,6 +262,10 @@ def address_of(base_url: str) -> Address:
         raise ProviderUnreachable(
             f"{base_url!r} is not an address.", remedy="Use http://host:port."
         ) from error
+
+
+def _send(connection: Connection, request: UpstreamRequest) -> None:
+    connection.send(_written(request), who=request.who, is_head=request.head.method == b"HEAD")
 
 
 def _written(request: UpstreamRequest) -> Pieces:

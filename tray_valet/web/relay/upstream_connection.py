@@ -95,15 +95,8 @@ class Connection(asyncio.Protocol):
         *,
         who: str,
         is_head: bool = False,
-        on_data: Callable[[Connection], bool] | None = None,
-        on_wake: Callable[[], None] | None = None,
     ) -> None:
-        """Send a request; `head` waits for its answer.
-
-        `on_data` is called when more than before has come and somebody waits for it, here or in `read_chunk`;
-        it says whether that one may sleep on. What it raises is raised there. Where nobody waits yet,
-        `on_wake` is called once instead of waking.
-        """
+        """Send a request; `head` waits for its answer."""
         transport = self._transport
         assert transport is not None
         # First of all: the engine may work on it while we prepare for its answer.
@@ -112,12 +105,24 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines(data)
         self._begin()
-        self._on_data, self._on_wake = on_data, on_wake
         self.status, self.headers, self.length = 0, (), None
         self._who = who
         self._uses += 1
         self._is_head_only = is_head
         self._is_waiting_for_answer = True
+
+    def expect(
+        self,
+        on_data: Callable[[Connection], bool] | None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        """Say who is interested in the answer, before the loop goes on.
+
+        `on_data` is called when more than before has come and somebody waits for it, here or in `read_chunk`;
+        it says whether that one may sleep on. What it raises is raised there. Where nobody waits yet,
+        `on_wake` is called once instead of waking.
+        """
+        self._on_data, self._on_wake = on_data, on_wake
 
     async def head(self) -> None:
         """Wait for the head of the answer. Raises StaleConnectionError, UpstreamFailed; then (and when it is

@@ -16,7 +16,7 @@ from tray_valet.core.dialects import OPERATIONS
 from tray_valet.web.edge.errors import not_allowed
 from tray_valet.web.edge.kept_answer import KeptAnswer
 from tray_valet.web.edge.requests import ANSWER_KEY
-from tray_valet.web.relay.relay import Relay, WorkOn
+from tray_valet.web.relay.relay import Relay, Underway
 from tray_valet.web.router.answers import RouterAnswers
 
 
@@ -31,6 +31,7 @@ class RouterApi:
         resident_bytes: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._relay = relay or Relay(valet)
+        self.expect = self._relay.expect
         self._answers = RouterAnswers(valet, resident_bytes=resident_bytes)
 
     async def close(self) -> None:
@@ -42,9 +43,9 @@ class RouterApi:
         self._relay.end_streams()
         self._answers.end_streams()
 
-    def serve_now(self, scope: Scope, work_on: WorkOn, on_over: Callable[[], None]) -> bool:
-        """See `Relay.serve_now`."""
-        return scope["method"] == "POST" and self._relay.serve_now(scope, work_on, on_over)
+    def ask_now(self, scope: Scope, body: bytes) -> Underway | None:
+        """See `Relay.ask_now`."""
+        return self._relay.ask_now(scope, body) if scope["method"] == "POST" else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in OPERATIONS:
