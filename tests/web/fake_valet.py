@@ -81,7 +81,9 @@ class FakeClock:
 class FakeLease:
     """A lease that a test can revoke."""
 
-    def __init__(self, ref: ModelRef, upstream: Upstream) -> None:
+    def __init__(self, ref: ModelRef, upstream: Upstream, on_end: Callable[[], None] = lambda: None) -> None:
+        self._on_end = on_end
+        self._is_over = False
         self.ref = ref
         self.upstream = upstream
         self.overrides: Overrides | None = None
@@ -103,6 +105,17 @@ class FakeLease:
         if self.revoked_by is not None:
             call(self.revoked_by)
 
+    def end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._on_end()
+
+    async def __aenter__(self) -> FakeLease:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+
 
 class FakeAdmission:
     """Admits at once, unless there is a hold or `admitting` is to be waited for."""
@@ -113,23 +126,6 @@ class FakeAdmission:
         self._failed = failed
         self._lease: FakeLease | None = None
 
-    def now(self) -> FakeLease | None:
-        valet = self._valet
-        if self._lease is None:
-            if self._failed or valet.admitting is not None or hold_rules.in_effect(valet.holds):
-                return None
-            try:
-                valet.note_admission(self._wish)
-                self._lease = valet.leased(self._wish, self._failed)
-            except ValetError:
-                return None
-        return self._lease
-
-    def end(self) -> None:
-        if self._lease is not None:
-            self._lease = None
-            self._valet.in_flight -= 1
-
     async def __aenter__(self) -> FakeLease:
         if self._lease is None:
             self._valet.note_admission(self._wish)
@@ -138,7 +134,8 @@ class FakeAdmission:
         return self._lease
 
     async def __aexit__(self, *_: object) -> None:
-        self.end()
+        if self._lease is not None:
+            self._lease.end()
 
 
 class FakeValet:
@@ -426,6 +423,15 @@ class FakeValet:
         self.settings = build_settings(before, change, changed=changed)
         return self.settings
 
+    def admit_now(self, wish: Wish) -> FakeLease | None:
+        if self.admitting is not None or hold_rules.in_effect(self.holds):
+            return None
+        try:
+            self.note_admission(wish)
+            return self.leased(wish, {})
+        except ValetError:
+            return None
+
     def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> FakeAdmission:
         return FakeAdmission(self, wish, failed)
 
@@ -447,7 +453,11 @@ class FakeValet:
         self.wishes.append(wish)
         self.leases.append(lease)
         self.in_flight += 1
+        lease._on_end = self._note_end
         return lease
+
+    def _note_end(self) -> None:
+        self.in_flight -= 1
 
     def request_quit(self) -> None:
         self._called("request_quit")

@@ -8,6 +8,7 @@ raise; bounded waits that run out return the state as it is.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -167,20 +168,12 @@ class Lease(Protocol):
         """Have `call` called on the loop when the request must end; at once if that is so already."""
         ...
 
-
-class Admission(Protocol):
-    """A request's way to its lease, and the lease while it lasts: `async with` waits for it and ends it."""
-
-    def now(self) -> Lease | None:
-        """The lease, if nothing is in its way at this moment; else None, and nothing has happened."""
-        ...
-
     def end(self) -> None:
-        """The request is over: the lease, if there is one, is given back."""
+        """The request is over: the model is its no more. More than once: fine."""
         ...
 
     async def __aenter__(self) -> Lease:
-        """The lease, sooner or later. Raises why there will be none."""
+        """Itself: `async with` ends it."""
         ...
 
     async def __aexit__(
@@ -299,7 +292,14 @@ class Valet(Protocol):
         """What the router serves, aliases first."""
         ...
 
-    def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> Admission:
+    def admit_now(self, wish: Wish) -> Lease | None:
+        """A lease, if nothing is in the way at this moment: its `end` is due. Else None, and nothing has
+        happened."""
+        ...
+
+    def admit(
+        self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED
+    ) -> AbstractAsyncContextManager[Lease]:
         """Admit a request: `async with valet.admit(wish) as lease`. Waits for its turn and loads the model
         when it must; a candidate that cannot serve gives way to the next.
 

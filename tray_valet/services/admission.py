@@ -26,8 +26,6 @@ class Doorkeeper(Protocol):
 
     async def admit_later(self, wish: Wish, failed: Mapping[ModelRef, ValetError]) -> ActiveLease: ...
 
-    def finish(self, lease: ActiveLease) -> None: ...
-
 
 class Attempt:
     """One request on its way to a lease: what it has tried, and how long it has waited."""
@@ -66,28 +64,19 @@ class Admission(AbstractAsyncContextManager[ActiveLease]):
         self._failed = failed
         self._lease: ActiveLease | None = None
 
-    def now(self) -> ActiveLease | None:
-        """The lease, if nothing is in its way; else None, and nothing has happened. `end` gives it back."""
-        if self._lease is None and not self._failed:
-            self._lease = self._dispatcher.admit_now(self._wish)
-        return self._lease
-
-    def end(self) -> None:
-        """The request is over."""
-        if self._lease is not None:
-            lease, self._lease = self._lease, None
-            self._dispatcher.finish(lease)
-
     async def __aenter__(self) -> ActiveLease:
-        lease = self.now()
+        lease = None if self._failed else self._dispatcher.admit_now(self._wish)
         if lease is None:
-            lease = self._lease = await self._dispatcher.admit_later(self._wish, self._failed)
+            lease = await self._dispatcher.admit_later(self._wish, self._failed)
+        self._lease = lease
         return lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
 
 
 class Late(Exception):  # it is no failure of the candidate

@@ -60,7 +60,6 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._routes = RouteBook(fleet, settings, closed_by, self.busy)
         self._choice = RouteChoice(fleet, clock, self._routes, closed_by)
-        self._has_next = self._choice.has_next
         self._readiness = Readiness(fleet, request_for, is_machine_busy)
 
     @property
@@ -125,7 +124,8 @@ class Dispatcher:
         return self._fleet.slots[ref.provider], ref.model
 
     def admit_now(self, wish: Wish) -> ActiveLease | None:
-        """A lease if nothing is in the way: the first candidate is open, ready and has room. Else None."""
+        """A lease if nothing is in the way: the first candidate is open, ready and has room. Else None, and
+        nothing has happened."""
         door = self._routes.door(wish.model, wish.path)
         if door is None or self._closed_by(door.demand) is not None:
             return None
@@ -165,8 +165,12 @@ class Dispatcher:
                 lease.failed = attempt.failed
                 return lease
 
+    def has_next(self, lease: ActiveLease) -> bool:
+        """Whether another candidate of a request's route could be asked at this moment."""
+        return self._choice.has_next(lease)
+
     def finish(self, lease: ActiveLease) -> None:
-        """A request is over."""
+        """A request is over; its lease says so once (`ActiveLease.end`)."""
         if not lease.is_counted:
             return
         self._leases.remove(lease)
@@ -245,9 +249,7 @@ class Dispatcher:
             upstream = slot.provider.upstream(ref.model)
         except ValetError:
             return None
-        lease = ActiveLease(
-            wish, candidate, upstream, begun_s=self._clock.monotonic_s(), has_next=self._has_next
-        )
+        lease = ActiveLease(wish, candidate, upstream, begun_s=self._clock.monotonic_s(), keeper=self)
         if candidate.overrides is not None:
             lease.overrides = self._readiness.overrides(ref, candidate.overrides, upstream.kind)
         self._leases.add(lease)
@@ -256,9 +258,7 @@ class Dispatcher:
     def _aside(self, wish: Wish, candidate: Candidate) -> ActiveLease:
         """A lease for what needs no model: through no line, and nothing is loaded or pinned for it."""
         upstream = self._fleet.slot(candidate.ref.provider).provider.upstream(candidate.ref.model)
-        lease = ActiveLease(
-            wish, candidate, upstream, begun_s=self._clock.monotonic_s(), has_next=self._has_next
-        )
+        lease = ActiveLease(wish, candidate, upstream, begun_s=self._clock.monotonic_s(), keeper=self)
         lease.is_counted = False
         return lease
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Protocol
 
 from tray_valet.core.commands import NOTHING_FAILED, Overrides, Wish
 from tray_valet.core.errors import ValetError
@@ -15,11 +18,20 @@ from tray_valet.core.models import ModelRef, Upstream
 from tray_valet.core.routing import Candidate
 
 
-class ActiveLease:
+class Keeper(Protocol):
+    """Who gives leases: the dispatcher."""
+
+    def has_next(self, lease: ActiveLease) -> bool: ...
+
+    def finish(self, lease: ActiveLease) -> None: ...
+
+
+class ActiveLease(AbstractAsyncContextManager["ActiveLease"]):
     """A request in flight on a ready model; revoked when the model must go."""
 
     __slots__ = (
-        "_has_next",
+        "_is_over",
+        "_keeper",
         "_on_revoked",
         "begun_s",
         "client",
@@ -43,7 +55,7 @@ class ActiveLease:
         upstream: Upstream,
         *,
         begun_s: float,
-        has_next: Callable[[ActiveLease], bool],
+        keeper: Keeper,
         failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED,
     ) -> None:
         self.wish = wish
@@ -59,13 +71,28 @@ class ActiveLease:
         self.load_s = 0.0
         self.is_counted = True  # False: it needs no model, so it pins none
         self.revoked_by: ValetError | None = None
-        self._has_next = has_next
+        self._keeper = keeper
+        self._is_over = False
         self._on_revoked: Callable[[ValetError], None] | None = None
 
     @property
     def has_next(self) -> bool:
         """Whether another candidate could be asked at this moment."""
-        return self._has_next(self)
+        return self._keeper.has_next(self)
+
+    def end(self) -> None:
+        """The request is over."""
+        if not self._is_over:
+            self._is_over = True
+            self._keeper.finish(self)
+
+    async def __aenter__(self) -> ActiveLease:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
 
     def when_revoked(self, call: Callable[[ValetError], None]) -> None:
         """Have `call` called when the request must end; at once if that is so already."""

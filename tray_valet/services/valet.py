@@ -53,7 +53,7 @@ from tray_valet.services.game_watch import GameWatch
 from tray_valet.services.history import HistoryBook
 from tray_valet.services.hold_book import HoldBook
 from tray_valet.services.journal_book import JournalBook
-from tray_valet.services.leases import Leases
+from tray_valet.services.leases import ActiveLease, Leases
 from tray_valet.services.ledger import LedgerBook
 from tray_valet.services.loader import Loader
 from tray_valet.services.machine import Machine
@@ -308,6 +308,9 @@ class ValetService:
 
     async def restart_service(self, provider: str | None = None) -> ServiceBegun:
         return await self._desk.begin(ServiceAction.RESTART, provider)
+
+    def admit_now(self, wish: Wish) -> ActiveLease | None:
+        return self._dispatcher.admit_now(wish)
 
     def admit(self, wish: Wish, *, failed: Mapping[ModelRef, ValetError] = NOTHING_FAILED) -> Admission:
         return self._dispatcher.admit(wish, failed)

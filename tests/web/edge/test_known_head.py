@@ -36,7 +36,7 @@ def test_another_body_under_the_same_head_is_found(body: bytes) -> None:
     known = _known(HEAD % 3 + b"abc")
     assert known is not None
     assert known.body_in(HEAD % len(body) + body) == body
-    scope = known.scope_for(body)
+    scope = known.scope_for(len(body))
     assert (b"content-length", b"%d" % len(body)) in scope["headers"]
     assert [name for name, _ in scope["headers"]] == [b"host", b"content-length", b"x-a"]
 
@@ -184,12 +184,11 @@ class _AtOnce:
     def __init__(self) -> None:
         self.answered = 0
 
-    def ask_now(self, scope: Any, body: bytes) -> bytes:
+    def ask_now(self, scope: Any, body: bytes, client: str, known: Any) -> bytes:
         return body
 
-    def expect(self, begun: bytes, scope: Any, work_on: Any, on_over: Any) -> None:
+    def expect(self, begun: bytes, answer: Any, work_on: Any, on_over: Any) -> None:
         self.answered += 1
-        answer = scope[ANSWER_KEY]
         assert answer.body == begun
         answer.start(200, answer_head(()), len(answer.body))
         answer.writer.write(answer.body, has_more=False)

@@ -16,7 +16,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from tray_valet.web.edge.bodies import ClientGoneError, too_large
+from tray_valet.web.edge.known_head import KnownHead
 from tray_valet.web.edge.large_body import BodyMemory, Connection, LargeBody, is_large
+from tray_valet.web.edge.requests import CYCLE_KEY
 
 _BODILESS = frozenset({204, 304})
 
@@ -46,9 +48,12 @@ class AnswerCycle(RequestResponseCycle):
     more_body = True
     response_started = False
     response_complete = False
+    is_http_10 = False
+    known: KnownHead | None = None  # its head, if that came before
     chunked_encoding: bool | None = None
     expected_content_length = 0
     continued_by: Any = None  # the ASGI app that goes on with it; None = the server's
+    _scope: Any = None
     _event: asyncio.Event | None = None
     _is_body_taken = False
     _on_gone: Callable[[], None] | None = None
@@ -62,7 +67,6 @@ class AnswerCycle(RequestResponseCycle):
     def __init__(
         self,
         connection: ReadingConnection,
-        scope: Any,
         body: bytes | None = None,
         *,
         is_kept: bool,
@@ -71,7 +75,6 @@ class AnswerCycle(RequestResponseCycle):
         """`body`: all of it, where that has come. `is_kept`: the connection is, afterwards.
         `is_question_back`: the client waits for a word before it sends the body."""
         self.connection = connection
-        self.scope = scope
         self.transport = connection.transport
         self.flow = connection.flow
         self.logger = connection.logger
@@ -81,6 +84,20 @@ class AnswerCycle(RequestResponseCycle):
         self.body: bytes | bytearray = bytearray()  # type: ignore[assignment]
         if body is not None:
             self.body, self.more_body = body, False
+
+    @property
+    def scope(self) -> Any:
+        """ASGI's. Of a head that came before: made for those who ask, as hardly any do."""
+        scope = self._scope
+        if scope is None:
+            assert self.known is not None
+            scope = self._scope = self.known.scope_for(len(self.body))
+            scope[CYCLE_KEY] = self
+        return scope
+
+    @scope.setter
+    def scope(self, scope: Any) -> None:
+        self._scope = scope
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]
@@ -217,7 +234,7 @@ class AnswerCycle(RequestResponseCycle):
         elif length is not None:
             self.chunked_encoding, self.expected_content_length = False, length
             framing = b"content-length: %d\r\n\r\n" % length
-        elif self.scope["http_version"] == "1.0":
+        elif self.is_http_10:
             # It knows no chunks: there an answer without a length ends with the connection.
             self._ends_by_closing, self.chunked_encoding, self.keep_alive = True, False, False
             framing = b"\r\n"

@@ -21,13 +21,11 @@ from tray_valet.web.edge.bodies import Body, ClientGoneError, declared_length, r
 from tray_valet.web.edge.checks import WRITES, check_host, check_json, check_origin
 from tray_valet.web.edge.errors import Answer, EdgeCode, ErrorType, HttpError, answer_for, unexpected
 from tray_valet.web.edge.keys import Keys
-from tray_valet.web.edge.known_head import KnownHead
 from tray_valet.web.edge.policies import GuardPolicy
 from tray_valet.web.edge.requests import (
     ANSWER_KEY,
     CLIENT_KEY,
     CYCLE_KEY,
-    KNOWN_KEY,
     Cycle,
     PromptApp,
     RequestHead,
@@ -66,21 +64,21 @@ class Guard:
         cycle: Cycle | None = scope.pop(CYCLE_KEY, None)
         answering = Answering(send, cycle, head, policy, self._usual)
         self._in_flight += 1
-        await self._guarded(
-            scope, receive, head, answering, self._handle(scope, receive, cycle, head, policy, answering)
-        )
+        try:
+            await self._guarded(
+                receive, head, answering, self._handle(scope, receive, cycle, head, policy, answering)
+            )
+        finally:
+            scope.pop(ANSWER_KEY, None)  # it refers to the scope
 
-    def serve_now(self, scope: Scope) -> bool:
+    def serve_now(self, cycle: Cycle) -> bool:
         """Serve a request without a task, if its body is whole, it passes every check and nothing is in its
         way; say whether that has begun. Else nothing has happened, and `__call__` is due."""
-        cycle: Cycle | None = scope.get(CYCLE_KEY)
-        prompt = self._prompt
-        if prompt is None or cycle is None:
+        prompt, body = self._prompt, cycle.whole_body()
+        if prompt is None or body is None:
             return False
-        body = cycle.whole_body()
-        if body is None:
-            return False
-        known: KnownHead | None = scope.get(KNOWN_KEY)
+        known = cycle.known
+        scope = cycle.scope if known is None else known.scope
         head = RequestHead(scope) if known is None or known.head is None else known.head
         policy = self._policy()
         try:
@@ -93,66 +91,53 @@ class Guard:
                     known.head, known.passed_by = head, policy
             if len(body) > policy.max_body_bytes or self._in_flight >= policy.max_in_flight:
                 return False
-            scope[CLIENT_KEY] = self._keys.admit(head)
+            client = self._keys.admit(head)
         except HttpError:
             return False  # it is refused where it can be told
         try:
-            begun = prompt.ask_now(scope, body)
+            begun = prompt.ask_now(scope, body, client, known)
+            return begun is not None and self._is_expected(prompt, begun, cycle, head, policy, body)
         except Exception:  # noqa: BLE001  # a callback's guard: a task tries again, and answers if it fails too
             _log.exception("A request could not be served at once: %s", head.path[:200])
             return False
-        return begun is not None and self._is_expected(prompt, begun, scope, cycle, head, policy, body)
 
     def _is_expected(
         self,
         prompt: PromptApp,
         begun: Any,
-        scope: Scope,
         cycle: Cycle,
         head: RequestHead,
         policy: GuardPolicy,
         body: bytes,
     ) -> bool:
-        """Make what the answer to a request needs that its app has begun; say whether that went well."""
+        """Make what the answer to a request needs that its app has begun. True, or raises."""
         answering = Answering(cycle.send, cycle, head, policy, self._usual)
         answering.body = body
         answering.has_body_left = False
-        scope[ANSWER_KEY] = answering
-        del scope[CYCLE_KEY]
         self._in_flight += 1
         try:
-            work_on = partial(self._work_on, scope, cycle, head, answering)
-            prompt.expect(begun, scope, work_on, partial(self._over, scope))
-        except Exception:  # noqa: BLE001  # as above
-            _log.exception("A request could not be served at once: %s", head.path[:200])
-            scope[CYCLE_KEY] = cycle
-            self._over(scope)
-            return False
+            prompt.expect(begun, answering, partial(self._work_on, cycle, head, answering), self._over)
+        except BaseException:
+            self._over()
+            raise
         cycle.forget_body()
         return True
 
     def _work_on(
-        self,
-        scope: Scope,
-        cycle: Cycle,
-        head: RequestHead,
-        answering: Answering,
-        work: Callable[[], Awaitable[None]],
+        self, cycle: Cycle, head: RequestHead, answering: Answering, work: Callable[[], Awaitable[None]]
     ) -> None:
         """Have a task go on with a request that was begun without one."""
 
         async def go_on(_scope: Scope, receive: Receive, _send: Send) -> None:
-            await self._guarded(scope, receive, head, answering, work())
+            await self._guarded(receive, head, answering, work())
 
         cycle.hand_over(go_on)
 
-    def _over(self, scope: Scope) -> None:
+    def _over(self) -> None:
         self._in_flight -= 1
-        scope.pop(ANSWER_KEY, None)  # it refers to the scope
 
     async def _guarded(
         self,
-        scope: Scope,
         receive: Receive,
         head: RequestHead,
         answering: Answering,
@@ -168,7 +153,7 @@ class Guard:
             _log.exception("A request failed unexpectedly: %s %s", head.method, head.path[:200])
             await answering.refuse(self._shape_unexpected(head.path), receive)
         finally:
-            self._over(scope)
+            self._over()
 
     async def _handle(
         self,

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from tray_valet.web.edge.policies import GuardPolicy
-from tray_valet.web.edge.requests import RequestHead
+from tray_valet.web.edge.requests import KNOWN_KEY, RequestHead
 
 _HEAD_END = b"\r\n\r\n"
 _MOST_BYTES = 8 * 1024
@@ -31,17 +31,17 @@ class KnownHead:
         "_before",
         "_headers",
         "_length_at",
-        "_scope",
         "head",
         "memo",
         "names",
         "passed_by",
+        "scope",
     )
 
     def __init__(self, before: bytes, after: bytes, scope: dict[str, Any]) -> None:
         self._before = before  # up to the figure of Content-Length
         self._after = after  # from there to the head's end
-        self._scope = scope
+        self.scope = scope  # to read only, with the length of one of its requests
         self._headers: _Headers = scope["headers"].copy()
         names = [name for name, _ in self._headers]
         self._length_at = names.index(_LENGTH_NAME)
@@ -63,12 +63,12 @@ class KnownHead:
         begin = end + len(self._after)
         return data[begin:] if len(data) - begin == int(digits) else None
 
-    def scope_for(self, body: bytes) -> dict[str, Any]:
-        """What the server made of this head, for a request with that body."""
-        scope = self._scope.copy()
+    def scope_for(self, body_bytes: int) -> dict[str, Any]:
+        """What the server made of this head, for a request with a body of that length."""
+        scope = self.scope.copy()
         headers = scope["headers"] = self._headers.copy()
-        headers[self._length_at] = (_LENGTH_NAME, b"%d" % len(body))
-        scope["state"] = {}
+        headers[self._length_at] = (_LENGTH_NAME, b"%d" % body_bytes)
+        scope["state"], scope[KNOWN_KEY] = {}, self
         return scope
 
 

@@ -20,7 +20,7 @@ from tray_valet.web.edge.answer_cycle import AnswerCycle
 from tray_valet.web.edge.errors import EdgeCode, ErrorType, HttpError, answer_for
 from tray_valet.web.edge.known_head import KnownHead, known_head
 from tray_valet.web.edge.large_body import BodyMemory
-from tray_valet.web.edge.requests import CYCLE_KEY, KNOWN_KEY
+from tray_valet.web.edge.requests import CYCLE_KEY
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
@@ -121,9 +121,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if body is None:
             return False
         self._due_s = None
-        scope = self.scope = known.scope_for(body)  # type: ignore[assignment]
-        cycle = self.cycle = AnswerCycle(self, scope, body, is_kept=True)
-        scope[KNOWN_KEY], scope[CYCLE_KEY] = known, cycle
+        cycle = self.cycle = AnswerCycle(self, body, is_kept=True)
+        cycle.known = known
         self._begin(cycle)
         return True
 
@@ -163,7 +162,8 @@ class ValetHttpProtocol(HttpToolsProtocol):
         scope["path"], scope["raw_path"], scope["query_string"] = _taken_apart(self.url)
         earlier = self.cycle
         is_kept = version != "1.0" and parser.should_keep_alive()
-        cycle = AnswerCycle(self, scope, is_kept=is_kept, is_question_back=self.expect_100_continue)
+        cycle = AnswerCycle(self, is_kept=is_kept, is_question_back=self.expect_100_continue)
+        cycle.scope, cycle.is_http_10 = scope, version == "1.0"
         self.cycle = scope[CYCLE_KEY] = cycle  # type: ignore[literal-required]
         if earlier is None or earlier.response_complete:
             self._next_cycle = cycle  # when all that has come of its body is with it
@@ -202,7 +202,7 @@ class ValetHttpProtocol(HttpToolsProtocol):
     def _begin(self, cycle: AnswerCycle) -> None:
         """Have a request answered: where we stand if that can be, else by the connection's task."""
         self._answered = cycle
-        if self._serve_now is None or cycle.more_body or not self._serve_now(cycle.scope):
+        if self._serve_now is None or cycle.more_body or not self._serve_now(cycle):
             self.give_to_worker(cycle)
 
     def give_to_worker(self, cycle: AnswerCycle) -> None:

@@ -22,7 +22,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
 CYCLE_KEY = "tray_valet.cycle"  # where it leaves a Cycle; to be taken out, as it refers to the scope
-KNOWN_KEY = "tray_valet.known_head"  # where it leaves a KnownHead, if the head came before
+KNOWN_KEY = "tray_valet.known_head"  # where the server leaves a KnownHead, if the head came before
 ANSWER_KEY = "tray_valet.answer"  # where the guard leaves a DirectAnswer, if the server has left a cycle
 
 
@@ -45,7 +45,11 @@ class DirectAnswer(Protocol):
     """An answer that is written at once, from wherever one stands; ASGI's `send` is everybody's way."""
 
     body: bytes | memoryview  # the request's
-    writer: AnswerWriter  # takes the body of the answer, after its start
+
+    @property
+    def writer(self) -> AnswerWriter:
+        """Takes the body of the answer, after its start."""
+        ...
 
     def start(self, status: int, head: AnswerHead, length: int | None) -> None:
         """The head; `length` of the body, None = not known. The first part of it must follow at once."""
@@ -74,7 +78,11 @@ class AnswerWriter(Protocol):
 
 
 class Cycle(AnswerWriter, Protocol):
-    """One request and its answer on a connection of our own server."""
+    """One request and its answer on a connection of our own server. `known`: a KnownHead, if the head came
+    before."""
+
+    known: Any
+    scope: Any
 
     def whole_body(self) -> bytes | None:
         """The body if it is whole already; else None."""
@@ -106,18 +114,22 @@ class Cycle(AnswerWriter, Protocol):
 class PromptApp(Protocol):
     """An app that serves requests without a task, where nothing is in the way."""
 
-    def ask_now(self, scope: Scope, body: bytes) -> Any | None:
-        """Begin to serve a request; None: it takes a task, and nothing has happened."""
+    def ask_now(self, scope: Scope, body: bytes, client: str, known: Any) -> Any | None:
+        """Begin to serve a request; None: it takes a task, and nothing has happened.
+
+        `scope` is to read only: it may be that of all requests with the same head, which is `known` then (a
+        KnownHead). `client` is the name of its key.
+        """
         ...
 
     def expect(
         self,
         begun: Any,
-        scope: Scope,
+        answer: DirectAnswer,
         work_on: Callable[[Callable[[], Awaitable[None]]], None],
         on_over: Callable[[], None],
     ) -> None:
-        """Serve what `ask_now` has begun, at once after it; the scope has a DirectAnswer by now.
+        """Serve what `ask_now` has begun, at once after it.
 
         `on_over` is called when that was all. Should something come up, `work_on` gets what a task has to do,
         and `on_over` is not called. Where this raises, the request is as it was before `ask_now`.

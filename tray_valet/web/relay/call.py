@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import time
 
-from starlette.types import Scope
-
 from tray_valet.core.commands import Lease, Wish
 from tray_valet.core.config_providers import Priority
-from tray_valet.core.dialects import OPERATIONS
+from tray_valet.core.dialects import Operation
 from tray_valet.core.errors import ValetError
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.web.edge.bodies import ClientGoneError
 from tray_valet.web.edge.errors import HttpError
-from tray_valet.web.edge.requests import CLIENT_KEY, DirectAnswer
+from tray_valet.web.edge.requests import DirectAnswer
 from tray_valet.web.relay.delivery import Delivery
 from tray_valet.web.relay.ends import Ends
 from tray_valet.web.relay.request_body import Asked
@@ -50,15 +48,15 @@ class Call:
         "when_gone",
     )
 
-    def __init__(self, scope: Scope, answer: DirectAnswer, *, at: float) -> None:
-        """`at` is Unix seconds."""
-        self.operation = OPERATIONS[scope["path"]]
+    def __init__(self, operation: Operation, client: str, answer: DirectAnswer, *, at: float) -> None:
+        """`client` is the name of its key; `at` is Unix seconds."""
+        self.operation = operation
+        self.client = client
         self.ends = Ends()
-        self.delivery = Delivery(answer, self.operation)
+        self.delivery = Delivery(answer, operation)
         self.tail = TokenTail()
         self.when_gone = answer.writer.when_gone
         self.asked: Asked | None = None
-        self.client: str = scope.get(CLIENT_KEY, "")
         self.lease: Lease | None = None
         self.at = at
         self.begun_s = time.monotonic()  # uvloop's own time goes in milliseconds

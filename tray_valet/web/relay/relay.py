@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from tray_valet.core.commands import Admission, Lease, Valet
+from tray_valet.core.commands import Lease, Valet
 from tray_valet.core.dialects import OPERATIONS, Framing, Operation
 from tray_valet.core.errors import (
     Paused,
@@ -30,7 +30,8 @@ from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Outcome
 from tray_valet.web.edge.bodies import Body, ClientGoneError
 from tray_valet.web.edge.errors import EdgeCode, HttpError
-from tray_valet.web.edge.requests import ANSWER_KEY, CLIENT_KEY, KNOWN_KEY
+from tray_valet.web.edge.known_head import KnownHead
+from tray_valet.web.edge.requests import ANSWER_KEY, CLIENT_KEY, KNOWN_KEY, DirectAnswer
 from tray_valet.web.relay.asking import Asking, ask_at_once
 from tray_valet.web.relay.attempt import Attempt
 from tray_valet.web.relay.call import Call
@@ -44,8 +45,8 @@ from tray_valet.web.relay.request_body import Asked, is_command, keep_alive_is_z
 from tray_valet.web.relay.upstream_client import LocalClient, UpstreamClient
 
 WorkOn = Callable[[Callable[[], Awaitable[None]]], None]
-Begun = tuple[Admission, Attempt]
-Underway = tuple[Asked, Admission, Lease, UpstreamClient, Asking | None]  # between `ask_now` and `expect`
+Begun = tuple[Lease, Attempt]
+Underway = tuple[Asked, Lease, UpstreamClient, Asking | None]  # between `ask_now` and `expect`
 _MAY_FAIL_OVER = (ProviderUnreachable, UpstreamFailed, TimedOut)
 _MOST_ATTEMPTS = 32
 
@@ -88,10 +89,10 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_closing:
             raise shutting_down()
-        call = self._opened(scope)
+        call = self._opened(OPERATIONS[scope["path"]], scope.get(CLIENT_KEY, ""), scope[ANSWER_KEY])
         await self._work(call, scope)
 
-    def ask_now(self, scope: Scope, body: bytes) -> Underway | None:
+    def ask_now(self, scope: Scope, body: bytes, client: str, known: KnownHead | None) -> Underway | None:
         """Put a request to its engine without a task, if nothing is in the way; None: nothing has happened.
 
         `expect` is due in the same breath: all that the answer needs is made while the engine works already.
@@ -100,71 +101,67 @@ class Relay:
         if operation is None or self._is_closing:
             return None
         try:
-            asked = self._read(operation, scope, body)
+            asked = _read(operation, scope, body, client, known)
         except ValetError:
             return None  # it is read once more, and refused
         if is_command(asked):
             return None
-        admission = self._valet.admit(asked.wish)
-        lease = admission.now()
+        lease = self._valet.admit_now(asked.wish)
         if lease is None:
             return None
         try:
-            client = self._client_for(lease)
-            return asked, admission, lease, client, ask_at_once(client, asked, lease)
+            upstreams = self._client_for(lease)
+            return asked, lease, upstreams, ask_at_once(upstreams, asked, lease)
         except BaseException:
-            admission.end()
+            lease.end()
             raise
 
-    def expect(self, underway: Underway, scope: Scope, work_on: WorkOn, on_over: Callable[[], None]) -> None:
+    def expect(
+        self, underway: Underway, answer: DirectAnswer, work_on: WorkOn, on_over: Callable[[], None]
+    ) -> None:
         """Serve what `ask_now` has begun. `on_over` is called when that was all; should something come up,
         `work_on` gets what a task has to do, and `on_over` is not called."""
-        asked, admission, lease, client, asking = underway
-        call = self._opened(scope)
+        asked, lease, upstreams, asking = underway
+        call = self._opened(asked.operation, asked.wish.client, answer)
         call.asked = asked
         try:
             self._promise(call, asked)
-            attempt = self._attempt(call, asked, lease, client, asking)
-            self._begin(call, scope, admission, attempt, work_on, on_over)
+            attempt = self._attempt(call, asked, lease, upstreams, asking)
+            self._begin(call, lease, attempt, work_on, on_over)
         except BaseException:
             if asking is not None and asking.connection is not None:
                 asking.connection.abort()
-            admission.end()
+            lease.end()
             self._forget(call)
             raise
 
     def _begin(
-        self,
-        call: Call,
-        scope: Scope,
-        admission: Admission,
-        attempt: Attempt,
-        work_on: WorkOn,
-        on_over: Callable[[], None],
+        self, call: Call, lease: Lease, attempt: Attempt, work_on: WorkOn, on_over: Callable[[], None]
     ) -> None:
         def over() -> None:
             attempt.close()
-            admission.end()
+            lease.end()
             call.settle(Outcome.ANSWERED, "")
             self._closed(call)
             on_over()
 
         def leave() -> None:
             attempt.leave_to_task()
-            work_on(lambda: self._work(call, scope, (admission, attempt)))
+            work_on(lambda: self._work(call, None, (lease, attempt)))
 
         attempt.begin(over, leave)
 
-    async def _work(self, call: Call, scope: Scope, begun: Begun | None = None) -> None:
-        """Serve a request, or go on with one that has begun, in the task that runs this."""
+    async def _work(self, call: Call, scope: Scope | None, begun: Begun | None = None) -> None:
+        """Serve a request, or go on with one that has begun, in the task that runs this. `scope`: of one that
+        was not read yet."""
         call.ends.attach(asyncio.current_task())
         try:
             await self._answer(call, scope, begun)
         finally:
             self._closed(call)
 
-    def _opened(self, scope: Scope) -> Call:
-        call = Call(scope, scope[ANSWER_KEY], at=self._wall_s())
+    def _opened(self, operation: Operation, client: str, answer: DirectAnswer) -> Call:
+        call = Call(operation, client, answer, at=self._wall_s())
         ends = call.ends
         self._open.add(ends)
         call.when_gone(lambda: ends.end_all(ClientGoneError()))
@@ -181,7 +178,7 @@ class Relay:
         call.delivery.abandon()
         call.when_gone(None)
 
-    async def _answer(self, call: Call, scope: Scope, begun: Begun | None) -> None:
+    async def _answer(self, call: Call, scope: Scope | None, begun: Begun | None) -> None:
         """Serve the request, tell its client of a failure, and settle its outcome."""
         call.outcome = Outcome.FAILED  # of what is not foreseen; the guard answers
         call.error_code = EdgeCode.INTERNAL.value
@@ -216,11 +213,13 @@ class Relay:
         else:
             call.settle(Outcome.ANSWERED, "")
 
-    async def _serve(self, call: Call, scope: Scope, begun: Begun | None) -> None:
-        admission, attempt = begun or (None, None)
+    async def _serve(self, call: Call, scope: Scope | None, begun: Begun | None) -> None:
+        leased, attempt = begun or (None, None)
         asked = call.asked
         if asked is None:
-            asked = call.asked = self._read(call.operation, scope, scope[ANSWER_KEY].body)
+            assert scope is not None
+            body, known = scope[ANSWER_KEY].body, scope.get(KNOWN_KEY)
+            asked = call.asked = _read(call.operation, scope, body, call.client, known)
             if is_command(asked):
                 if keep_alive_is_zero(asked.fields):
                     await self._unload(call, asked)
@@ -229,7 +228,7 @@ class Relay:
                 self._promise(call, asked)
         failed: dict[ModelRef, ValetError] = {}
         while True:
-            async with admission or self._valet.admit(asked.wish, failed=failed) as lease:
+            async with leased or self._valet.admit(asked.wish, failed=failed) as lease:
                 try:
                     if attempt is None:
                         attempt = self._attempt(call, asked, lease, self._client_for(lease))
@@ -241,17 +240,7 @@ class Relay:
                         failed |= {**lease.failed, lease.ref: error}
                 else:
                     return
-            admission = attempt = None
-
-    def _read(self, operation: Operation, scope: Scope, body: Body) -> Asked:
-        return read_request(
-            operation,
-            body,
-            scope["headers"],
-            client=scope.get(CLIENT_KEY, ""),
-            query=scope.get("query_string", b""),
-            known=scope.get(KNOWN_KEY),
-        )
+            leased = attempt = None
 
     def _promise(self, call: Call, asked: Asked) -> None:
         if asked.is_stream and call.operation.framing is Framing.EVENTS:
@@ -272,6 +261,11 @@ class Relay:
         await self._valet.unload(asked.wish.model)
         body = unloaded_answer(asked.operation.path, asked.wish.model, self._wall_s())
         await call.delivery.send_whole(200, [(b"content-type", b"application/json; charset=utf-8")], body)
+
+
+def _read(operation: Operation, scope: Scope, body: Body, client: str, known: KnownHead | None) -> Asked:
+    query: bytes = scope.get("query_string", b"")
+    return read_request(operation, body, scope["headers"], client=client, query=query, known=known)
 
 
 def _may_go_on(call: Call, lease: Lease, error: ValetError) -> bool:

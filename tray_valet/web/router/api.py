@@ -15,6 +15,7 @@ from tray_valet.core.commands import Valet
 from tray_valet.core.dialects import OPERATIONS
 from tray_valet.web.edge.errors import not_allowed
 from tray_valet.web.edge.kept_answer import KeptAnswer
+from tray_valet.web.edge.known_head import KnownHead
 from tray_valet.web.edge.requests import ANSWER_KEY
 from tray_valet.web.relay.relay import Relay, Underway
 from tray_valet.web.router.answers import RouterAnswers
@@ -43,9 +44,9 @@ class RouterApi:
         self._relay.end_streams()
         self._answers.end_streams()
 
-    def ask_now(self, scope: Scope, body: bytes) -> Underway | None:
+    def ask_now(self, scope: Scope, body: bytes, client: str, known: KnownHead | None) -> Underway | None:
         """See `Relay.ask_now`."""
-        return self._relay.ask_now(scope, body) if scope["method"] == "POST" else None
+        return self._relay.ask_now(scope, body, client, known) if scope["method"] == "POST" else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in OPERATIONS:
