@@ -194,6 +194,9 @@ class _AtOnce:
         answer.writer.write(answer.body, has_more=False)
         on_over()
 
+    def drop(self, begun: bytes) -> None:
+        raise AssertionError("nothing is to be taken back")
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("a task is not needed")
 

@@ -128,3 +128,35 @@ async def _bytes(site: Site, data: bytes) -> bytes:
         return await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
+
+
+FAILED: list[bytes | None] = [
+    head("500 Internal Server Error", "Content-Type: application/json", "Content-Length: 2") + b"{}"
+]
+UNREADABLE = b'{"model":"llama3","messages":[{"role":"user","content":"' + b"x" * 200_000 + b'\\q"}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "attempts", "code"),
+    [
+        (UNREADABLE, 400, 1, "invalid_json"),
+        (UNREADABLE.replace(b"\\q", b"\\n"), 502, 2, "upstream_failed"),
+    ],
+    ids=["unreadable", "readable"],
+)
+async def test_a_large_body_that_an_engine_cannot_read_is_no_failure_of_the_engine(
+    body: bytes, status: int, attempts: int, code: str
+) -> None:
+    """Its long texts are passed over at first: the engine sees first that they are no JSON."""
+    async with routed([FAILED], [FAILED]) as site:
+        reply = await site.call("POST", CHAT, body, {"Content-Type": "application/json"})
+        noted = site.valet.exchanged[-1]
+        assert (reply.status, noted.attempts, noted.error_code) == (status, attempts, code)
+
+
+async def test_nothing_is_loaded_for_a_large_body_that_nobody_can_read() -> None:
+    async with routed([OK]) as site, asyncio.timeout(20):
+        site.valet.admitting = asyncio.Event()  # never: who has to wait, waits for ever
+        reply = await site.call("POST", CHAT, UNREADABLE, {"Content-Type": "application/json"})
+        assert (reply.status, reply.code) == (400, "invalid_json")
+        assert site.valet.in_flight == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
@@ -258,3 +258,28 @@ async def test_a_head_without_an_end_is_given_up() -> None:
         with pytest.raises(UpstreamFailed, match="does not come to the end"):
             await read(made, engine)
         assert made.connections == 0
+
+
+@pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+def test_a_connect_that_is_cancelled_leaves_no_connection(loop_kind: str) -> None:
+    """uvloop closes one that was made in that very moment, and tells nobody."""
+    factory = asyncio.new_event_loop
+    if loop_kind == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+
+    async def cancelled_after_every_number_of_turns() -> None:
+        async with raw_engine([b""]) as engine, asyncio.timeout(30):
+            client = LocalClient()
+            for turns in list(range(12)) * 5:
+                connecting = asyncio.ensure_future(client._connect(address_of(engine.url), "the engine"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                connecting.cancel()
+                with suppress(asyncio.CancelledError):
+                    (await connecting).abort()
+            while client.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await client.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(cancelled_after_every_number_of_turns())

@@ -135,6 +135,11 @@ class AnswerCycle(RequestResponseCycle):
         if self._event is not None:
             self._event.clear()
 
+    def forget_self(self) -> None:
+        """ASGI's scope has referred to this for those who take the request up; they have."""
+        if self._scope is not None:
+            self._scope.pop(CYCLE_KEY, None)
+
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Have `call` called when the client leaves, soon if it has left already; None: nothing any more.
 
@@ -202,7 +207,9 @@ class AnswerCycle(RequestResponseCycle):
         await self.message_event.wait()
 
     def end(self) -> None:
-        """Nobody works on the request any more."""
+        """Nobody works on the request any more. What refers to this is let go, so that it is gone at once."""
+        self.continued_by = None
+        self.forget_self()
         memory, self._memory = self._memory, None
         if memory is not None:
             self.connection.body_memory.give_back(memory)

@@ -111,16 +111,18 @@ class Guard:
         body: bytes,
     ) -> bool:
         """Make what the answer to a request needs that its app has begun. True, or raises."""
-        answering = Answering(cycle.send, cycle, head, policy, self._usual)
-        answering.body = body
-        answering.has_body_left = False
         self._in_flight += 1
         try:
+            answering = Answering(cycle.send, cycle, head, policy, self._usual)
+            answering.body = body
+            answering.has_body_left = False
             prompt.expect(begun, answering, partial(self._work_on, cycle, head, answering), self._over)
         except BaseException:
             self._over()
+            prompt.drop(begun)
             raise
         cycle.forget_body()
+        cycle.forget_self()
         return True
 
     def _work_on(

@@ -105,6 +105,10 @@ class Cycle(AnswerWriter, Protocol):
         """As `DirectAnswer.start`; `lines` of the head, each with its line break."""
         ...
 
+    def forget_self(self) -> None:
+        """The request has been taken up."""
+        ...
+
     def hand_over(self, app: ASGIApp) -> None:
         """Have a task go on with a request that was begun without one: `app` does it."""
         ...
@@ -132,8 +136,12 @@ class PromptApp(Protocol):
         """Serve what `ask_now` has begun, at once after it.
 
         `on_over` is called when that was all. Should something come up, `work_on` gets what a task has to do,
-        and `on_over` is not called. Where this raises, the request is as it was before `ask_now`.
+        and `on_over` is not called. Where this raises, `drop` is due.
         """
+        ...
+
+    def drop(self, begun: Any) -> None:
+        """Take back what `ask_now` has begun."""
         ...
 
 

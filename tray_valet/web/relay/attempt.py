@@ -36,10 +36,11 @@ class Attempt:
         self._ends = call.ends
         self._lease = lease
         self._silences = silences
-        self._silence = silences.watch(call.ends, silence_limit_s, lease.ref)
+        self._silence = silences.silence(call.ends, silence_limit_s, lease.ref)
         self._exchange = Exchange(
             client, lease, asked, call.delivery, call.tail, silence=self._silence, asking=asking
         )
+        silences.watch(self._silence)
 
     def begin(self, over: Callable[[], None], leave: Callable[[], None]) -> None:
         """Wait for the answer where we stand, if the question is on its way.

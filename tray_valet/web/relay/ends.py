@@ -117,16 +117,19 @@ class SilenceWatch:
         self._watched: set[Silence] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, ends: Ends, limit_s: float, what: object) -> Silence:
-        """Begin to watch; `what` (whose text names it) may be silent for `limit_s` seconds."""
+    def silence(self, ends: Ends, limit_s: float, what: object) -> Silence:
+        """`what` (whose text names it) may be silent for `limit_s` seconds, once that is watched."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        silence = Silence(ends, loop, limit_s, what)
+        return Silence(ends, loop, limit_s, what)
+
+    def watch(self, silence: Silence) -> None:
+        """Begin to watch; `forget` is due."""
         self._watched.add(silence)
         if self._timer is None:
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._look_s, self._look, loop)
-        return silence
 
     def forget(self, silence: Silence) -> None:
         """Watch it no more."""

@@ -24,7 +24,7 @@ from tray_valet.web.relay.ends import Silence
 from tray_valet.web.relay.passed_headers import framing_of, head_downstream, head_of_ours
 from tray_valet.web.relay.passing import Passing, next_chunk
 from tray_valet.web.relay.question import Question
-from tray_valet.web.relay.request_body import Asked
+from tray_valet.web.relay.request_body import Asked, check_texts
 from tray_valet.web.relay.token_tail import TokenTail
 from tray_valet.web.relay.upstream_client import UpstreamClient, UpstreamResponse
 from tray_valet.web.relay.upstream_connection import Connection
@@ -113,7 +113,8 @@ class Exchange:
     async def run(self) -> None:
         """Forward and stream back, or what is left of it.
 
-        Raises RejectedError, ProviderUnreachable, UpstreamFailed; what ends it from outside cancels it.
+        Raises RejectedError, InvalidJson, ProviderUnreachable, UpstreamFailed; what ends it from outside
+        cancels it.
         """
         asking = self._asking or asking_for(self._asked, self._lease)
         question = asking.question
@@ -124,6 +125,8 @@ class Exchange:
             response.status >= _ERROR
             and (self._is_for_the_next(response.status) or self._delivery.is_started)
         ):
+            if self._asked.is_large:
+                check_texts(self._asked.fields)  # then it is the client's mistake, and no other is asked
             raise RejectedError(
                 self._lease.ref.provider,
                 response.status,

@@ -41,7 +41,13 @@ from tray_valet.web.relay.ends import Ends, SilenceWatch, shutting_down
 from tray_valet.web.relay.exchange import RejectedError, is_failure
 from tray_valet.web.relay.near_names import with_suggestion
 from tray_valet.web.relay.ollama_unload import unloaded_answer
-from tray_valet.web.relay.request_body import Asked, is_command, keep_alive_is_zero, read_request
+from tray_valet.web.relay.request_body import (
+    Asked,
+    check_texts,
+    is_command,
+    keep_alive_is_zero,
+    read_request,
+)
 from tray_valet.web.relay.upstream_client import LocalClient, UpstreamClient
 
 WorkOn = Callable[[Callable[[], Awaitable[None]]], None]
@@ -89,7 +95,9 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_closing:
             raise shutting_down()
-        call = self._opened(OPERATIONS[scope["path"]], scope.get(CLIENT_KEY, ""), scope[ANSWER_KEY])
+        operation = OPERATIONS[scope["path"]]
+        call = Call(operation, scope.get(CLIENT_KEY, ""), scope[ANSWER_KEY], at=self._wall_s())
+        self._open_up(call)
         await self._work(call, scope)
 
     def ask_now(self, scope: Scope, body: bytes, client: str, known: KnownHead | None) -> Underway | None:
@@ -122,18 +130,23 @@ class Relay:
         """Serve what `ask_now` has begun. `on_over` is called when that was all; should something come up,
         `work_on` gets what a task has to do, and `on_over` is not called."""
         asked, lease, upstreams, asking = underway
-        call = self._opened(asked.operation, asked.wish.client, answer)
+        call = Call(asked.operation, asked.wish.client, answer, at=self._wall_s())
         call.asked = asked
         try:
+            self._open_up(call)
             self._promise(call, asked)
             attempt = self._attempt(call, asked, lease, upstreams, asking)
             self._begin(call, lease, attempt, work_on, on_over)
         except BaseException:
-            if asking is not None and asking.connection is not None:
-                asking.connection.abort()
-            lease.end()
             self._forget(call)
             raise
+
+    def drop(self, underway: Underway) -> None:
+        """Take back what `ask_now` has begun, after a mistake of ours."""
+        _, lease, _, asking = underway
+        if asking is not None and asking.connection is not None:
+            asking.connection.abort()
+        lease.end()
 
     def _begin(
         self, call: Call, lease: Lease, attempt: Attempt, work_on: WorkOn, on_over: Callable[[], None]
@@ -160,12 +173,10 @@ class Relay:
         finally:
             self._closed(call)
 
-    def _opened(self, operation: Operation, client: str, answer: DirectAnswer) -> Call:
-        call = Call(operation, client, answer, at=self._wall_s())
+    def _open_up(self, call: Call) -> None:
         ends = call.ends
         self._open.add(ends)
         call.when_gone(lambda: ends.end_all(ClientGoneError()))
-        return call
 
     def _closed(self, call: Call) -> None:
         self._forget(call)
@@ -226,6 +237,8 @@ class Relay:
                     return
             else:
                 self._promise(call, asked)
+            if asked.is_large and (leased := self._valet.admit_now(asked.wish)) is None:
+                check_texts(asked.fields)  # it has to wait: nothing is loaded for what nobody can read
         failed: dict[ModelRef, ValetError] = {}
         while True:
             async with leased or self._valet.admit(asked.wish, failed=failed) as lease:

@@ -24,6 +24,7 @@ _LONGEST_KEPT_BYTES = 300
 _LARGE_BYTES = 128 * 1024
 _NULL, _TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")  # a Raw is equal to none but its like
 _decode_fields = msgspec.json.Decoder(Fields).decode
+_decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_name = msgspec.json.Decoder(str).decode
 
 
@@ -69,6 +70,15 @@ def read_request(
         headers=headers,
         known=known,
     )
+
+
+def check_texts(fields: Fields) -> None:
+    """Look into the long texts too, which are passed over at first. Raises InvalidJson."""
+    for raw in fields.values():
+        try:
+            _decode_any(raw)
+        except msgspec.DecodeError as error:
+            raise InvalidJson(f"The body is not valid JSON: {str(error)[:200]}.") from None
 
 
 def parse_request(body: bytes | memoryview) -> tuple[Fields, str]:

@@ -148,7 +148,11 @@ class LocalClient:
         """Send a request on a connection that is open already; None where there is none."""
         connection = self._take(request.head.address)
         if connection is not None:
-            _send(connection, request)
+            try:
+                _send(connection, request)
+            except BaseException:
+                connection.abort()
+                raise
         return connection
 
     async def open(
@@ -183,18 +187,26 @@ class LocalClient:
             connection.abort()
         self._idle.clear()
 
-    async def _connect(self, address: Address, who: str) -> Connection:
+    async def _connected(self, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
+        connection = Connection(self, loop, (address.host, address.port))
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, loop, (address.host, address.port)), address.host, address.port
-                )
+                await loop.create_connection(lambda: connection, address.host, address.port)
+        except BaseException:
+            # uvloop closes one that was made in the very moment of a cancellation, and tells nobody.
+            connection.abort()
+            self.note_lost(connection)
+            raise
+        return connection
+
+    async def _connect(self, address: Address, who: str) -> Connection:
+        try:
+            return await self._connected(address)
         except TimeoutError as error:
             raise ProviderUnreachable(f"{who} does not answer in time.") from error
         except (OSError, UnicodeError) as error:  # refused, no route, no such name
             raise ProviderUnreachable(f"{who} does not answer.") from error
-        return connection
 
     # -- connections that wait for their next use ------------------------------------------------------
 

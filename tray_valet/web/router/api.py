@@ -32,7 +32,7 @@ class RouterApi:
         resident_bytes: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._relay = relay or Relay(valet)
-        self.expect = self._relay.expect
+        self.expect, self.drop = self._relay.expect, self._relay.drop
         self._answers = RouterAnswers(valet, resident_bytes=resident_bytes)
 
     async def close(self) -> None:
