@@ -94,6 +94,11 @@ def test_a_stream_ends_in_its_own_terms() -> None:
     anthropic = stream_error(Dialect.ANTHROPIC, PAUSED)
     assert anthropic.startswith(b'event: error\ndata: {"type":"error"')
     assert anthropic.endswith(b"}\n\n")
+    responses = stream_error(Dialect.OPENAI, PAUSED, "/v1/responses")
+    assert responses.startswith(b"event: error\ndata: ")
+    told = json.loads(responses[19:])
+    assert (told["type"], told["code"], told["message"]) == ("error", "paused", "Hades is running.")
+    assert told["error"]["code"] == "paused", "openai-python raises for that alone"
     ollama = stream_error(Dialect.OLLAMA, PAUSED)
     assert ollama.count(b"\n") == 1
     assert ollama.endswith(b"}\n")

@@ -137,7 +137,7 @@ async def test_a_silent_candidate_gives_way_to_the_next() -> None:
 async def test_a_clients_own_mistake_is_told_by_the_first(status: str) -> None:
     async with routed(whole(b'{"error":{"message":"no"}}', status), ANSWER) as (site, engines):
         reply = await site.call("POST", CHAT, ASK)
-        assert (reply.status, reply.json) == (int(status[:3]), {"error": {"message": "no"}})
+        assert (reply.status, reply.json["error"]["message"]) == (int(status[:3]), "no")
         assert engines[1].requests == []
         assert (noted(site).outcome, noted(site).status) == (Outcome.ANSWERED, int(status[:3]))
 
@@ -328,7 +328,8 @@ async def test_after_a_sign_of_life_an_engines_refusal_is_an_event() -> None:
         event = await client.piece()
         while event.startswith(b": "):
             event = await client.piece()
-        assert event == b'data: {"error":{"message":"context too long"}}\n\n'
+        assert event.startswith(b"data: ")
+        assert json.loads(event[6:])["error"]["message"] == "context too long"
 
 
 @pytest.mark.parametrize(("path", "stream"), [(CHAT, False), (OLLAMA_CHAT, True), ("/v1/embeddings", True)])

@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from tray_valet.core.dialects import Dialect, Framing, Operation
+from tray_valet.core.dialects import Framing, Operation
 from tray_valet.web.edge.answer_head import AnswerHead, Header, answer_head
 from tray_valet.web.edge.bodies import ClientGoneError
 from tray_valet.web.edge.requests import DirectAnswer
-from tray_valet.web.relay.dialect_errors import Failure, answer_at, stream_error
+from tray_valet.web.relay.dialect_errors import Failure, answer_at, framed_error, stream_error
 from tray_valet.web.relay.whole_events import WholeEvents, WholeLines
 
 SIGN_OF_LIFE_S = 3.0
@@ -134,7 +134,7 @@ class Delivery:
         """A whole answer that nobody streams. Where a head has gone out already: its error event."""
         self.abandon()
         if self.is_started:
-            await self._last_word(_framed(self._operation.dialect, body))
+            await self._last_word(framed_error(self._operation.dialect, body, self._operation.path))
             return
         self.answer_bytes += len(body)
         self._start(status, answer_head(tuple(headers)), None, len(body))
@@ -147,7 +147,7 @@ class Delivery:
         """
         self.abandon()
         if self.is_started:
-            await self._last_word(stream_error(self._operation.dialect, error))
+            await self._last_word(stream_error(self._operation.dialect, error, self._operation.path))
             return
         answer = answer_at(self._operation.path, error)
         headers = [(b"content-type", b"application/json"), *answer.headers]
@@ -212,12 +212,3 @@ class SignsOfLife:
         finally:  # whatever becomes of one: the others wait for theirs
             if self._due_s and self._timer is None:
                 self._timer = loop.call_at(min(self._due_s.values()), self._look, loop)
-
-
-def _framed(dialect: Dialect, body: bytes) -> bytes:
-    """An engine's own error as the last event of a stream."""
-    line = b" ".join(body.split(b"\n"))
-    if dialect is Dialect.OLLAMA:
-        return line + b"\n"
-    name = b"event: error\n" if dialect is Dialect.ANTHROPIC else b""
-    return name + b"data: " + line + b"\n\n"

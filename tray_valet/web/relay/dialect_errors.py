@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from tray_valet.core.dialects import Dialect, dialect_of
+from tray_valet.core.dialects import RESPONSES, Dialect, dialect_of
 from tray_valet.core.errors import ValetError
 from tray_valet.web.edge.errors import (
     Answer,
@@ -29,6 +29,7 @@ from tray_valet.web.edge.errors import (
     error_object,
     mistake_of_ours,
 )
+from tray_valet.web.edge.json_faults import MALFORMED
 
 Failure = ValetError | HttpError
 
@@ -43,7 +44,7 @@ ANTHROPIC_TYPES: Mapping[ErrorType, str] = {
     ErrorType.TIMEOUT: "timeout_error",
     ErrorType.SERVER: "api_error",
 }
-_TOO_LARGE = "request_too_large"
+ANTHROPIC_TOO_LARGE = "request_too_large"
 
 
 def answer_in(dialect: Dialect, error: Failure) -> Answer:
@@ -78,17 +79,35 @@ def error_body(dialect: Dialect, error: Failure) -> dict[str, Any]:
     return {"error": inner}
 
 
-def stream_error(dialect: Dialect, error: Failure) -> bytes:
-    """The last event (or line) of a stream that must end because of the failure."""
-    data = msgspec.json.encode(error_body(dialect, error))
+def stream_error(dialect: Dialect, error: Failure, path: str = "") -> bytes:
+    """The last event (or line) of a stream at a path that must end because of the failure."""
+    return framed_error(dialect, msgspec.json.encode(error_body(dialect, error)), path)
+
+
+def framed_error(dialect: Dialect, body: bytes, path: str = "") -> bytes:
+    """The body of an error (one JSON value) as the last event or line of a stream at a path."""
+    data = b" ".join(body.split(b"\n"))
     if dialect is Dialect.OLLAMA:
         return data + b"\n"
-    if dialect is Dialect.ANTHROPIC:
-        return b"event: error\ndata: " + data + b"\n\n"
-    return b"data: " + data + b"\n\n"
+    if path == RESPONSES:
+        data = _responses_event(data)
+    name = b"" if dialect is Dialect.OPENAI and path != RESPONSES else b"event: error\n"
+    return b"%bdata: %b\n\n" % (name, data)
+
+
+def _responses_event(data: bytes) -> bytes:
+    """As the Responses API has it, with `error` beside: openai-python raises for that alone."""
+    try:
+        told = msgspec.json.decode(data, type=dict[str, Any])
+    except MALFORMED:
+        return data
+    inner = told.get("error")
+    known = inner if isinstance(inner, dict) else {}
+    own = {name: known.get(name) for name in ("code", "message", "param")}
+    return msgspec.json.encode({"type": "error", **own, **told})
 
 
 def _anthropic_type(error: Failure, inner: dict[str, Any]) -> str:
     if isinstance(error, HttpError) and error.code is EdgeCode.TOO_LARGE:
-        return _TOO_LARGE
+        return ANTHROPIC_TOO_LARGE
     return ANTHROPIC_TYPES[ErrorType(inner["type"])]

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import msgspec
 
 from tray_valet.core.commands import Lease
 from tray_valet.core.dialects import Framing
 from tray_valet.core.errors import UpstreamFailed
 from tray_valet.web.edge.answer_head import AnswerHead, Header
-from tray_valet.web.edge.json_faults import MALFORMED
 from tray_valet.web.relay.asking import JSON, Asking, asking_for
 from tray_valet.web.relay.delivery import Delivery
 from tray_valet.web.relay.ends import Silence
+from tray_valet.web.relay.engine_refusals import refusal_in, sentence_in
 from tray_valet.web.relay.passed_headers import framing_of, head_downstream, head_of_ours
 from tray_valet.web.relay.passing import Passing, next_chunk
 from tray_valet.web.relay.question import Question
@@ -32,14 +29,14 @@ from tray_valet.web.relay.upstream_connection import Connection
 _REFUSAL_BYTES = 256 * 1024  # of an engine's refusal that is kept for the case that nobody answers
 _REFUSAL_S = 5.0
 _UNKNOWN, _FAILURE, _OVERLOADED, _ERROR, _OK = 501, 500, 429, 400, 200
-_PREVIEW_BYTES = 200
+_PREVIEW_CHARS = 200
 
 
 class RejectedError(UpstreamFailed):
-    """The engine answered with a refusal of its own, which another candidate may make good."""
+    """The engine answered with a refusal of its own."""
 
-    def __init__(self, who: str, status: int, headers: Sequence[Header], body: bytes) -> None:
-        said = _message_of(body)
+    def __init__(self, who: str, status: int, headers: Sequence[Header], body: bytes, said: str) -> None:
+        """`body` as the client gets it; `said` are the engine's own words, "" where there are none."""
         super().__init__(f"{who} answered {status}: {said}" if said else f"{who} answered {status}.")
         self.status = status
         self.headers = headers
@@ -121,18 +118,8 @@ class Exchange:
         response = await self._open(asking)
         if self._passing.is_over:
             return
-        if is_failure(response.status) or (
-            response.status >= _ERROR
-            and (self._is_for_the_next(response.status) or self._delivery.is_started)
-        ):
-            if self._asked.is_large:
-                check_texts(self._asked.fields)  # then it is the client's mistake, and no other is asked
-            raise RejectedError(
-                self._lease.ref.provider,
-                response.status,
-                head_downstream(response.headers, self._lease).answer.headers,
-                await self._refusal(response, question),
-            )
+        if response.status >= _ERROR:
+            raise await self._rejection(response, question)
         if (
             question.assembler is not None
             and response.status == _OK
@@ -158,8 +145,16 @@ class Exchange:
         self._silence.is_over()
         return response
 
-    def _is_for_the_next(self, status: int) -> bool:
-        return (status >= _FAILURE or status == _OVERLOADED) and self._lease.has_next
+    async def _rejection(self, response: UpstreamResponse, question: Question) -> RejectedError:
+        """What the engine's refusal is to the client. Raises InvalidJson where that is what it is about."""
+        body, asked, who = await self._refusal(response, question), self._asked, self._lease.ref.provider
+        if is_failure(response.status) and asked.is_large:
+            check_texts(asked.fields)  # then it is the client's mistake, and no other is asked
+        shaped = refusal_in(asked.operation.dialect, response.status, body, who)
+        head = head_downstream(response.headers, self._lease).answer.headers
+        if shaped is not body:
+            head = (JSON, *(pair for pair in head if pair[0] != JSON[0]))
+        return RejectedError(who, response.status, head, shaped, sentence_in(body)[:_PREVIEW_CHARS])
 
     async def _refusal(self, response: UpstreamResponse, question: Question) -> bytes:
         """The body of a refusal; one that is endless or slow is left as far as it came."""
@@ -189,10 +184,8 @@ class Exchange:
                 break
         if assembler.error is not None:
             status, body = assembler.error
-            if is_failure(status) or self._is_for_the_next(status):
-                raise RejectedError(self._lease.ref.provider, status, self._own_head().headers, body)
-            self._deliver_whole(status, body)
-            return
+            said = sentence_in(body)[:_PREVIEW_CHARS]
+            raise RejectedError(self._lease.ref.provider, status, self._own_head().headers, body, said)
         self._deliver_whole(_OK, assembler.finish())
 
     async def _translate(self, response: UpstreamResponse, question: Question) -> None:
@@ -200,8 +193,7 @@ class Exchange:
         native, delivery = question.native, self._delivery
         assert native is not None
         if response.status != _OK:
-            body = await self._refusal(response, question)
-            self._deliver_whole(response.status, body)
+            self._deliver_whole(response.status, await self._refusal(response, question))
             return
         status, kind = native.head(response.status)
         self._tail.framing = Framing.LINES if native.is_stream else None
@@ -229,16 +221,11 @@ class Exchange:
         return head_of_ours(kind, self._lease)
 
 
+def is_for_another(status: int) -> bool:
+    """Whether a refusal is one that another candidate may make good."""
+    return status >= _FAILURE or status == _OVERLOADED
+
+
 def is_failure(status: int) -> bool:
     """Whether an answer means that the engine failed, and not that the request is wrong or unknown to it."""
     return status >= _FAILURE and status != _UNKNOWN
-
-
-def _message_of(body: bytes) -> str:
-    """What an engine says of its failure, in any dialect; "" where that cannot be read."""
-    try:
-        told = msgspec.json.decode(body, type=dict[str, Any]).get("error")
-    except MALFORMED:
-        return ""
-    said = told.get("message") if isinstance(told, dict) else told
-    return said[:_PREVIEW_BYTES] if isinstance(said, str) else ""

@@ -38,7 +38,7 @@ from tray_valet.web.relay.call import Call
 from tray_valet.web.relay.cloud_client import CloudClient
 from tray_valet.web.relay.delivery import SIGN_OF_LIFE_S, SignsOfLife
 from tray_valet.web.relay.ends import Ends, SilenceWatch, shutting_down
-from tray_valet.web.relay.exchange import RejectedError, is_failure
+from tray_valet.web.relay.exchange import RejectedError, is_failure, is_for_another
 from tray_valet.web.relay.near_names import with_suggestion
 from tray_valet.web.relay.ollama_unload import unloaded_answer
 from tray_valet.web.relay.request_body import (
@@ -287,4 +287,6 @@ def _may_go_on(call: Call, lease: Lease, error: ValetError) -> bool:
         return False
     if error is lease.revoked_by:
         return isinstance(error, Paused)  # its route says what that means
+    if isinstance(error, RejectedError) and not is_for_another(error.status):
+        return False  # the request is at fault
     return isinstance(error, _MAY_FAIL_OVER) and lease.has_next

@@ -53,6 +53,9 @@ def read_request(
     """Take a request apart. Raises InvalidJson, InvalidValue."""
     fields, name = parse_request(body)
     is_ollama = operation.dialect is Dialect.OLLAMA
+    if operation.dialect is Dialect.ANTHROPIC and "messages" not in fields:
+        # llama-server's answer to that is 500: it would look like a failure, and be tried again.
+        raise InvalidValue("The request has no messages.", remedy="Set “messages”.", param="messages")
     wish = Wish(
         model=name,
         path=operation.path,
