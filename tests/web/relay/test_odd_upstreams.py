@@ -16,6 +16,7 @@ from tests.web.at_once import open_to
 from tests.web.fake_valet import FakeValet
 from tests.web.raw_engine import raw_engine
 from tests.web.wire import Site, router_site, serving
+from tray_valet.core.models import ProviderKind
 from tray_valet.web.relay.relay import Relay
 
 CHAT = "/v1/chat/completions"
@@ -160,3 +161,54 @@ async def test_nothing_is_loaded_for_a_large_body_that_nobody_can_read() -> None
         reply = await site.call("POST", CHAT, UNREADABLE, {"Content-Type": "application/json"})
         assert (reply.status, reply.code) == (400, "invalid_json")
         assert site.valet.in_flight == 0
+
+
+@pytest.mark.parametrize("kind", [ProviderKind.LLAMA_SERVER, ProviderKind.OLLAMA])
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_one_that_finds_a_runner_gone_asks_the_one_that_takes_its_place(
+    kind: ProviderKind, comes_back: bool
+) -> None:
+    """The first that was queued at a killed runner found its port closed before anybody missed it."""
+    async with routed([OK]) as site:
+        valet = site.valet
+        live = valet.candidates[0][1]
+        valet.candidates = [("engine0", "http://127.0.0.1:9")]
+        valet.upstream_fields = {"kind": kind}
+        asking = asyncio.create_task(site.call("POST", CHAT, ASK))
+        await asyncio.sleep(0.1)
+        if comes_back:
+            valet.candidates = [("engine0", live)]
+        reply = await asking
+        is_ours = kind is ProviderKind.LLAMA_SERVER
+        assert reply.status == (200 if is_ours and comes_back else 502)
+        assert valet.exchanged[-1].attempts == (2 if is_ours else 1)
+        assert valet.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(ProviderKind.LLAMA_SERVER, 200), (ProviderKind.OPENAI, 502)], ids=["ours", "theirs"]
+)
+async def test_a_question_sent_into_the_end_of_a_runner_is_put_again(kind: ProviderKind, status: int) -> None:
+    async with routed([[None], OK]) as site:
+        site.valet.upstream_fields = {"kind": kind}
+        assert (await site.call("POST", CHAT, ASK)).status == status
+
+
+async def test_a_question_that_may_have_brought_a_runner_down_is_not_put_again() -> None:
+    asked = 0
+
+    async def falls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        await asyncio.sleep(0.3)
+        writer.close()
+
+    server = await asyncio.start_server(falls, "127.0.0.1", 0)
+    valet = FakeValet()
+    valet.candidates = [("local", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")]
+    valet.upstream_fields = {"kind": ProviderKind.LLAMA_SERVER}
+    async with router_site(valet, relay=Relay(valet)) as site:
+        assert (await site.call("POST", CHAT, ASK)).status == 502
+    server.close()
+    assert asked == 1

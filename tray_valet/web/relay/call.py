@@ -84,6 +84,11 @@ class Call:
     def attempts(self) -> int:
         return self._attempts
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether no other candidate can be asked any more: an answer has begun, or nobody waits for one."""
+        return self.delivery.has_answer or self.ends.final is not None
+
     def settle(self, outcome: Outcome, error_code: str) -> None:
         """It ends so."""
         self.outcome, self.error_code = outcome, error_code

@@ -26,7 +26,7 @@ from tray_valet.core.errors import (
     UpstreamFailed,
     ValetError,
 )
-from tray_valet.core.models import ModelRef
+from tray_valet.core.models import ModelRef, ProviderKind
 from tray_valet.core.traffic import Outcome
 from tray_valet.web.edge.bodies import Body, ClientGoneError
 from tray_valet.web.edge.errors import EdgeCode, HttpError
@@ -55,6 +55,8 @@ Begun = tuple[Lease, Attempt]
 Underway = tuple[Asked, Lease, UpstreamClient, Asking | None]  # between `ask_now` and `expect`
 _MAY_FAIL_OVER = (ProviderUnreachable, UpstreamFailed, TimedOut)
 _MOST_ATTEMPTS = 32
+_CRASH_SEEN_S = 0.2
+_SOON_S = 0.1  # a question that was sent into an end that had begun already
 
 
 class Relay:
@@ -242,18 +244,25 @@ class Relay:
         failed: dict[ModelRef, ValetError] = {}
         while True:
             async with leased or self._valet.admit(asked.wish, failed=failed) as lease:
+                asked_s = call.begun_s
                 try:
                     if attempt is None:
+                        asked_s = time.monotonic()
                         attempt = self._attempt(call, asked, lease, self._client_for(lease))
                     await attempt.run()
                 except ValetError as error:
-                    if not _may_go_on(call, lease, error):
+                    wait_s = 0.0
+                    if _may_go_on(call, lease, error):
+                        if error is not lease.revoked_by:
+                            failed |= {**lease.failed, lease.ref: error}
+                    elif _came_too_late(call, lease, error, time.monotonic() - asked_s):
+                        wait_s = _CRASH_SEEN_S
+                    else:
                         raise
-                    if error is not lease.revoked_by:
-                        failed |= {**lease.failed, lease.ref: error}
                 else:
                     return
             leased = attempt = None
+            await asyncio.sleep(wait_s)
 
     def _promise(self, call: Call, asked: Asked) -> None:
         if asked.is_stream and call.operation.framing is Framing.EVENTS:
@@ -281,9 +290,17 @@ def _read(operation: Operation, scope: Scope, body: Body, client: str, known: Kn
     return read_request(operation, body, scope["headers"], client=client, query=query, known=known)
 
 
+def _came_too_late(call: Call, lease: Lease, error: ValetError, took_s: float) -> bool:
+    """Whether a runner of ours was gone already, and nobody had missed it: who asks a moment later waits for
+    the one that takes its place. A request that may have brought it down is not among them."""
+    is_gone = isinstance(error, ProviderUnreachable) or (type(error) is UpstreamFailed and took_s < _SOON_S)
+    is_ours = lease.upstream.kind is ProviderKind.LLAMA_SERVER
+    return is_ours and is_gone and call.attempts == 1 and not call.is_ended
+
+
 def _may_go_on(call: Call, lease: Lease, error: ValetError) -> bool:
     """Whether the request may be admitted again: nothing has gone out, and there is a point in it."""
-    if call.delivery.has_answer or call.ends.final is not None or call.attempts >= _MOST_ATTEMPTS:
+    if call.is_ended or call.attempts >= _MOST_ATTEMPTS:
         return False
     if error is lease.revoked_by:
         return isinstance(error, Paused)  # its route says what that means
