@@ -15,7 +15,8 @@ import pytest
 from tests.standins.ollama import OllamaStandin
 from tests.web.native_words import ASK, CHAT, EMBEDDINGS, fields_of
 from tray_valet.providers.ollama_times import unix_s
-from tray_valet.web.translate.ollama_native import native_exchange, native_overrides
+from tray_valet.web.translate.ollama_native import native_exchange
+from tray_valet.web.translate.ollama_overrides import native_overrides
 
 OWN = ("id", "created")
 

@@ -18,7 +18,7 @@ from tests.web.native_words import (
     fields_of,
 )
 from tray_valet.core.errors import InvalidValue
-from tray_valet.web.translate.ollama_native import native_exchange, native_overrides
+from tray_valet.web.translate.ollama_native import native_exchange
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUg=="
 ChatFields = dict[str, Any]
@@ -291,39 +291,6 @@ def test_a_text_and_what_is_nested_too_deeply() -> None:
     fields = {"messages": msgspec.Raw(b'[{"role":"user","content":%b}]' % deep)}
     with pytest.raises(InvalidValue):
         native_exchange(CHAT, fields, model="m", context_length=None, keep_alive_s=None)
-
-
-@pytest.mark.parametrize(
-    ("path", "asked", "context_length", "keep_alive_s", "told"),
-    [
-        ("/api/chat", {"messages": ASK}, 2048, 60.0, {"options": {"num_ctx": 2048}, "keep_alive": "60.000s"}),
-        ("/api/chat", {"messages": ASK, "options": None}, 2048, None, {"options": {"num_ctx": 2048}}),
-        ("/api/chat", {"messages": ASK, "options": {"num_ctx": 512}}, 2048, None, {}),
-        (
-            "/api/generate",
-            {"prompt": "Hi", "options": {"num_ctx": None, "seed": 1}},
-            2048,
-            None,
-            {"options": {"seed": 1, "num_ctx": 2048}},
-        ),
-        ("/api/embed", {"input": "Hi"}, None, math.inf, {"keep_alive": -1}),
-        ("/api/generate", {"prompt": "Hi", "keep_alive": "5m"}, None, 60.0, {}),
-        ("/api/generate", {"prompt": "Hi", "keep_alive": 0}, None, 60.0, {}),
-        ("/api/generate", {"prompt": "Hi", "keep_alive": None}, None, 0, {"keep_alive": 0}),
-        ("/api/generate", {"prompt": "Hi"}, None, None, {}),
-        # A command to load stays one.
-        ("/api/generate", {"prompt": ""}, None, 0, {}),
-        ("/api/generate", {}, None, 0, {}),
-        ("/api/chat", {"messages": []}, None, 0, {}),
-        ("/api/chat", {}, None, 60.0, {"keep_alive": "60.000s"}),
-        ("/api/show", {"model": "m"}, 2048, 60.0, {}),
-    ],
-)
-def test_a_native_request_gets_what_it_does_not_say_itself(
-    path: str, asked: ChatFields, context_length: int | None, keep_alive_s: float | None, told: ChatFields
-) -> None:
-    changed = native_overrides(path, fields_of(**asked), context_length, keep_alive_s)
-    assert msgspec.json.decode(msgspec.json.encode(changed)) == asked | told
 
 
 @pytest.mark.parametrize(

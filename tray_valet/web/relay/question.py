@@ -16,7 +16,8 @@ from tray_valet.core.dialects import Dialect
 from tray_valet.core.models import ProviderKind
 from tray_valet.web.relay.long_texts import Fields
 from tray_valet.web.relay.request_body import Asked
-from tray_valet.web.translate.ollama_native import NativeExchange, native_exchange, native_overrides
+from tray_valet.web.translate.ollama_native import NativeExchange, native_exchange
+from tray_valet.web.translate.ollama_overrides import native_changes, native_overrides, takes_options
 from tray_valet.web.translate.whole_answers import WholeAnswer, assembler_for, can_stream_whole
 
 _encode = msgspec.json.encode
@@ -41,10 +42,12 @@ def question_for(asked: Asked, lease: Lease) -> Question:
     fields, upstream, overrides = asked.fields, lease.upstream, lease.overrides
     path = asked.operation.path
     if overrides is not None:
-        fields = _overridden(fields, overrides)
-        if upstream.kind is ProviderKind.OLLAMA:
+        is_ollama = upstream.kind is ProviderKind.OLLAMA
+        is_native = is_ollama and asked.operation.dialect is Dialect.OLLAMA
+        fields = _overridden(fields, overrides, native_path=path if is_native else "")
+        if is_ollama:
             context, keep_alive_s = overrides.context_length, overrides.keep_alive_s
-            if asked.operation.dialect is Dialect.OLLAMA:
+            if is_native:
                 fields = native_overrides(path, fields, context, keep_alive_s)
             elif context is not None or keep_alive_s is not None:
                 native = native_exchange(
@@ -81,9 +84,14 @@ def _pieces(fields: Fields) -> list[bytes | memoryview]:
     return pieces
 
 
-def _overridden(fields: Fields, overrides: Overrides) -> Fields:
-    """With what the route sets, without what it strips; the model is not its business."""
+def _overridden(fields: Fields, overrides: Overrides, *, native_path: str) -> Fields:
+    """With what the route sets, without what it strips; the model is not its business.
+
+    `native_path`: where Ollama is asked in its own dialect, "" = nowhere.
+    """
     if not overrides.set and not overrides.strip:
         return fields
+    if takes_options(native_path):
+        return native_changes(native_path, fields, overrides.set, overrides.strip)
     added: dict[str, Any] = {name: msgspec.Raw(_encode(value)) for name, value in overrides.set.items()}
     return {name: raw for name, raw in (fields | added).items() if name not in overrides.strip}

@@ -22,7 +22,6 @@ from tray_valet.core.dialects import (
     EMBEDDINGS,
     OLLAMA_CHAT,
     OLLAMA_EMBED,
-    OLLAMA_EMBEDDINGS,
     OLLAMA_GENERATE,
 )
 from tray_valet.core.errors import UpstreamFailed
@@ -38,8 +37,6 @@ from tray_valet.web.translate.ollama_answers import (
 )
 from tray_valet.web.translate.ollama_requests import (
     native_body,
-    native_keep_alive,
-    value_of,
     wants_base64,
     wants_stream,
     wants_usage,
@@ -47,14 +44,9 @@ from tray_valet.web.translate.ollama_requests import (
 
 _Fields = dict[str, msgspec.Raw]
 _OK, _FAILED = 200, 500
-_NULL = msgspec.Raw(b"null")
 _EVENTS, _JSON = b"text/event-stream", b"application/json"
 _PATHS = {CHAT: OLLAMA_CHAT, COMPLETIONS: OLLAMA_GENERATE, EMBEDDINGS: OLLAMA_EMBED}
 _WRITERS: dict[str, type[Writer]] = {CHAT: ChatWriter, COMPLETIONS: CompletionWriter}
-# Where Ollama's own requests say their context; what an empty one of these does is load or unload.
-_TAKES_OVERRIDES = frozenset({OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED, OLLAMA_EMBEDDINGS})
-_CONTENT_OF = {OLLAMA_CHAT: "messages", OLLAMA_GENERATE: "prompt"}
-_LONGEST_EMPTY_BYTES = 64  # `[]`, `""` or `null`, with spaces inside
 _decode_answer = msgspec.json.Decoder(NativeAnswer).decode
 
 
@@ -130,36 +122,6 @@ def native_exchange(
     if wants_stream(fields):
         return _StreamedCompletion(native_path, body, writer)
     return _WholeAnswer(native_path, body, writer.whole)
-
-
-def native_overrides(
-    path: str, fields: _Fields, context_length: int | None, keep_alive_s: float | None
-) -> _Fields:
-    """A request in Ollama's own dialect with a route's context and time to live, unless it sets its own.
-
-    An empty request is a command to load: it is never turned into one to unload.
-    """
-    if path not in _TAKES_OVERRIDES:
-        return fields
-    changed = dict(fields)
-    if context_length is not None:
-        options = value_of(fields, "options", _Fields, "an object") or {}
-        if options.get("num_ctx", _NULL) == _NULL:
-            number = msgspec.Raw(str(context_length).encode())
-            changed["options"] = msgspec.Raw(msgspec.json.encode({**options, "num_ctx": number}))
-    keep_alive = native_keep_alive(keep_alive_s)
-    is_own = fields.get("keep_alive", _NULL) != _NULL
-    if keep_alive is not None and not is_own and not (keep_alive == 0 and _is_command(path, fields)):
-        changed["keep_alive"] = msgspec.Raw(msgspec.json.encode(keep_alive))
-    return changed
-
-
-def _is_command(path: str, fields: _Fields) -> bool:
-    """Whether a request asks for nothing, which Ollama takes as the wish to load or unload."""
-    if path not in _CONTENT_OF:
-        return False
-    content = bytes(fields.get(_CONTENT_OF[path], _NULL))
-    return len(content) < _LONGEST_EMPTY_BYTES and not msgspec.json.decode(content)
 
 
 class _WholeAnswer(NativeExchange):

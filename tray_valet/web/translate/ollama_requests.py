@@ -35,6 +35,8 @@ _THINK_OF_EFFORT: dict[str, str | bool] = {
     "ultra": "max",
 }
 _ENCODINGS = ("float", "base64")
+# OpenAI's names for Ollama's options where the two differ, the one that counts first.
+_OPTION_NAMES = {"max_completion_tokens": "num_predict", "max_tokens": "num_predict"}
 
 
 def value_of(fields: _Fields, name: str, kind: Any, wanted: str) -> Any:
@@ -64,6 +66,16 @@ def native_keep_alive(keep_alive_s: float | None) -> str | int | None:
     if keep_alive_s is None or keep_alive_s == 0:
         return keep_alive_s if keep_alive_s is None else 0
     return keep_alive_of(math.inf if keep_alive_s < 0 else keep_alive_s)
+
+
+def option_name(name: str) -> str:
+    """What Ollama calls a parameter in its `options`; an unknown one keeps its name."""
+    return _OPTION_NAMES.get(name, name)
+
+
+def as_option(name: str, value: Any) -> tuple[str, Any]:
+    """A parameter as it stands in Ollama's `options`, which take a stop text in a list only."""
+    return option_name(name), [value] if name == "stop" and isinstance(value, str) else value
 
 
 def native_body(
@@ -163,11 +175,12 @@ def _sampling(fields: _Fields, *, is_strict: bool = False) -> dict[str, Any]:
     options: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
     for name in ("temperature", "top_p"):
         _copy_number(fields, name, options)
-    limit = value_of(fields, "max_completion_tokens", int, "a whole number")
-    if limit is None:
-        limit = value_of(fields, "max_tokens", int, "a whole number")
-    if limit is not None:
-        options["num_predict"] = limit
+    for name, option in _OPTION_NAMES.items():
+        if option in options:
+            continue
+        limit = value_of(fields, name, int, "a whole number")
+        if limit is not None:
+            options[option] = limit
     seed = value_of(fields, "seed", int, "a whole number")
     if seed is not None:
         options["seed"] = seed
