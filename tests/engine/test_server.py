@@ -20,6 +20,7 @@ import pytest
 from tests.ports import quiet_port
 from tray_valet.core.ports import ProcessTable
 from tray_valet.engine.locate import embedded_engine, is_embedded_installed
+from tray_valet.engine.server_flags import apply_flags
 from tray_valet.engine.tiny_model import REPLY
 
 pytestmark = pytest.mark.skipif(not is_embedded_installed(), reason="xllamacpp is not installed")
@@ -127,6 +128,26 @@ def test_without_mmap_the_weights_are_memory_of_the_process(
     described = process_table.describe(process.pid)
     assert described is not None
     assert process_table.usage([described.identity]).ram_bytes > 350_000_000
+
+
+@pytest.mark.parametrize(
+    "flags", [("--reranking",), ("--rerank",), ("--embedding", "--pooling", "rank")], ids=lambda f: f[0]
+)
+def test_a_reranker_is_asked_for_in_either_way(flags: tuple[str, ...]) -> None:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    apply_flags(xllamacpp, params, flags)
+    assert params.embedding
+    assert params.pooling_type == xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+
+
+def test_an_engine_with_reranking_ranks(start: Start, tiny_model: Path) -> None:
+    port = quiet_port()
+    start("-m", str(tiny_model), "--port", str(port), "-c", "512", "--reranking")
+    wait_ready(port)
+    code, answer = ask(port, "/v1/rerank", {"query": "Hi", "documents": ["one", "two"]})
+    assert (code, len(answer["results"])) == (200, 2)
 
 
 def test_an_unknown_flag_is_named(start: Start) -> None:

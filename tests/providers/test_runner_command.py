@@ -133,4 +133,5 @@ def test_the_context_that_flags_ask_for(flags: tuple[str, ...], context: int | N
 
 def test_flags_make_an_embedding_server() -> None:
     assert is_for_embeddings(("--embedding",))
+    assert is_for_embeddings(("--reranking",))
     assert not is_for_embeddings(("-c", "512"))

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         sys.stderr.write(f"version: {_engine_version()} (llama.cpp inside xllamacpp)\n")
         return 0
     if "-h" in arguments or "--help" in arguments:
-        sys.stdout.write("\n".join(flag.names.replace(" ", ", ") for flag in FLAGS) + "\n")
+        names = dict.fromkeys(flag.names for flag in FLAGS)  # a flag with two fields is in two rows
+        sys.stdout.write("\n".join(name.replace(" ", ", ") for name in names) + "\n")
         return 0
     return _serve(arguments, environment)
 

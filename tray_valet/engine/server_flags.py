@@ -19,7 +19,10 @@ class FlagError(ValueError):
 
 
 class Flag(NamedTuple):
-    """One flag. `read` turns its value into the field's; without `read` it is a switch that sets `fixed`."""
+    """One flag. `read` turns its value into the field's; without `read` it is a switch that sets `fixed`.
+
+    A switch that sets several fields has a row for each.
+    """
 
     names: str  # separated by spaces
     field: str  # dotted path inside CommonParams; "" = accepted, has no effect here
@@ -29,18 +32,21 @@ class Flag(NamedTuple):
 
 def apply_flags(module: ModuleType, params: Any, argv: Sequence[str]) -> None:
     """Set the fields of `params` as `argv` says; later flags win. Raises FlagError."""
-    table = {name: flag for flag in FLAGS for name in flag.names.split()}
+    table: dict[str, list[Flag]] = {}
+    for flag in FLAGS:
+        for name in flag.names.split():
+            table.setdefault(name, []).append(flag)
     remaining = iter(argv)
     for name in remaining:
-        flag = table.get(name)
-        if flag is None:
+        if name not in table:
             raise FlagError(f"invalid argument: {name}")
-        if flag.read is None:
-            value = flag.fixed if not isinstance(flag.fixed, str) else _constant(module, flag.fixed)
-        else:
-            value = _read(module, name, flag.read, next(remaining, None))
-        if flag.field:
-            _assign(params, flag.field, value)
+        for flag in table[name]:
+            if flag.read is None:
+                value = flag.fixed if not isinstance(flag.fixed, str) else _constant(module, flag.fixed)
+            else:
+                value = _read(module, name, flag.read, next(remaining, None))
+            if flag.field:
+                _assign(params, flag.field, value)
 
 
 def _read(module: ModuleType, name: str, read: Reader, text: str | None) -> Any:
@@ -174,6 +180,8 @@ FLAGS = (
     # what it serves
     Flag("--embedding --embeddings", "embedding"),
     Flag("--pooling", "pooling_type", _choice("llama_pooling_type", "LLAMA_POOLING_TYPE_")),
+    Flag("--rerank --reranking", "embedding"),
+    Flag("--rerank --reranking", "pooling_type", fixed="llama_pooling_type.LLAMA_POOLING_TYPE_RANK"),
     Flag("--jinja", "use_jinja"),
     Flag("--no-jinja", "use_jinja", fixed=False),
     Flag("--chat-template", "chat_template", _text),

@@ -20,7 +20,7 @@ from tray_valet.providers.runner_port import LOOPBACK
 _CONTEXT = ("-c", "--ctx-size")
 _PARALLEL = ("-np", "--parallel")
 _DEVICES = ("-dev", "--device", "-ngl", "--gpu-layers", "--n-gpu-layers")
-_EMBEDDING = ("--embedding", "--embeddings")
+_EMBEDDING = ("--embedding", "--embeddings", "--rerank", "--reranking")  # a reranker is one, with a pooling
 # What a runner in the background gets from us: threads, and no priority of its own.
 _PROCESSORS = (
     "-t",
