@@ -211,6 +211,15 @@ async def test_one_failure_is_borne_and_the_second_is_told(
     await provider.observe()
 
 
+async def test_a_server_here_has_no_failure_borne(make: Make, cloud: Cloud, clock: HandClock) -> None:
+    provider = make(is_local=True)
+    await provider.observe()
+    cloud.status = 503
+    clock.now_s += 10
+    with pytest.raises(ProviderUnreachable, match="503"):
+        await provider.observe()
+
+
 async def test_one_that_never_answered_is_away(make: Make, cloud: Cloud) -> None:
     cloud.status = 500
     provider = make()

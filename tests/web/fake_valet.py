@@ -147,6 +147,7 @@ class FakeValet:
         self.recorder = Activity(self.clock)
         self.requests = Traffic(lambda ref: ref.provider == "ollama" and ref.model in self.models)
         self.counts = TallyBook(self.clock)
+        self.silent: list[str] = []
         self.recorder.tell(self.requests.note_fact)
         self.recorder.tell(self.counts.note)
         self.remembered = Ledger()
@@ -325,6 +326,9 @@ class FakeValet:
         record = ended.record()
         self.exchanged.append(record)
         self.requests.note(record)
+
+    def note_silent(self, provider: str) -> None:
+        self.silent.append(provider)
 
     # -- commands -------------------------------------------------------------------------------------
 

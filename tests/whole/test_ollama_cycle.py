@@ -147,6 +147,40 @@ def test_a_provider_that_stays_away_is_said_and_gets_its_models_when_it_is_back(
     until(lambda: set(ollama.loaded()) == {"big:latest"}, "it came back with its provider")
 
 
+def test_an_ollama_that_died_is_said_within_a_round_of_looks_and_at_once_after_a_request(
+    tmp_path: Path, ollama: OllamaStandin
+) -> None:
+    def told() -> tuple[int, bool]:
+        metrics = valet.router.get("/metrics").text
+        [line] = (line for line in metrics.splitlines() if line.startswith("valet_provider_up{"))
+        return valet.router.get("/health").status_code, float(line.split()[-1]) == 1
+
+    def wait_told(status: int, is_up: bool, within_s: float) -> None:
+        end_s = time.monotonic() + within_s
+        while told() != (status, is_up):
+            assert time.monotonic() < end_s, told()
+            time.sleep(0.05)
+
+    settings = {
+        "providers": {"ollama": {"kind": "ollama", "url": ollama.url}},
+        "thresholds": {"check_interval_seconds": 5},
+    }
+    with ValetProcess(tmp_path / "home", settings) as valet:
+        valet.wait_state("running")
+        assert valet.chat("small", max_tokens=2).status_code == 200
+        assert told() == (200, True)
+        time.sleep(2)  # what looked at the start and after the load is over
+        ollama.kill()
+        wait_told(503, False, within_s=5 + 2 + 2)  # three rounds would be 15 s
+        ollama.start()
+        wait_told(200, True, within_s=9)
+        assert valet.chat("small", max_tokens=2).status_code == 200
+        time.sleep(1)
+        ollama.kill()
+        assert valet.chat("small", max_tokens=2).json()["error"]["code"] == "provider_unreachable"
+        wait_told(503, False, within_s=4.0)
+
+
 def test_v21_a_slow_load_completes(tmp_path: Path, ollama: OllamaStandin) -> None:
     ollama.set(load_s=8)
     settings = {"providers": {"ollama": {"kind": "ollama", "url": ollama.url}}}

@@ -339,6 +339,11 @@ class Valet(Protocol):
         """Take down how a request ended. Quick: it is called for every one, and the next one may be there."""
         ...
 
+    def note_silent(self, provider: str) -> None:
+        """A request found that this provider does not answer: it is looked at, so that what is told of it
+        follows. Quick, and fine for one that is not there."""
+        ...
+
     def request_quit(self) -> None:
         """Begin the orderly end; returns at once."""
         ...

@@ -2,7 +2,7 @@
 
 Decides: which models it has, when it is looked at, and what is the matter with it. Must not: load or unload
 anything (nothing here can), or call a paid service more than it has to: a look is one list of models, at
-most once a minute.
+most once a minute unless something is in doubt (`look_afresh`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tray_valet.providers.openai_api import OpenAiApi, ServedModels
 _LOOK_EVERY_S = 60.0
 _LOOK_HERE_EVERY_S = 5.0  # a server on this machine costs nothing
 _LIST_AGE_S = 300.0
-_FAILURES_BORNE = 1  # in a row, once it has answered
+_FAILURES_BORNE = 1  # in a row, once it has answered; by one out there, which is not asked again soon
 
 
 class OpenAiProvider:
@@ -88,7 +88,7 @@ class OpenAiProvider:
     async def observe(self) -> Observation:
         """Say whether it answers; what it holds in memory is not told. Raises ProviderUnreachable."""
         await self._look(_LOOK_HERE_EVERY_S if self.is_local else _LOOK_EVERY_S)
-        if self._failures > (_FAILURES_BORNE if self._served is not None else 0):
+        if self._failures > (_FAILURES_BORNE if self._served is not None and not self.is_local else 0):
             raise ProviderUnreachable(self._error)
         return Observation(problems=self._problems())
 

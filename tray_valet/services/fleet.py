@@ -3,7 +3,7 @@
 Decides: when a provider counts as down, and which provider a model name means. Must not: load, unload.
 
 A provider that hangs delays nobody: each is looked at by itself, and every look is bounded. One failure
-changes nothing; down is said after several in a row.
+changes nothing; down is said after several in a row, which follow shortly where it had answered before.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tray_valet.core.models import (
     Observation,
 )
 from tray_valet.services import model_names
+from tray_valet.services.looks import Looks
 from tray_valet.services.slot import INSTALLED_FRESH_S, Slot
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _LOG = logging.getLogger(__name__)
 _DOWN_AFTER_FAILURES = 3
 _LOOK_TIMEOUT_S = 6.0
 LIST_ROUNDS = (INSTALLED_FRESH_S, 0.0)  # who looks for a name asks so: the second time it may be new
-_TURN_S = 1.0  # a look that takes longer is left to itself
 
 
 class Fleet:
@@ -51,7 +51,7 @@ class Fleet:
         self._clock = clock
         self._record = record
         self._on_change = on_change
-        self._look_now = asyncio.Event()
+        self._looks = Looks(clock, lambda: self.slots.values(), self._look_and_list, _is_in_doubt)
         self._listings: WeakKeyDictionary[Slot, asyncio.Task[None]] = WeakKeyDictionary()
         self.slots: dict[str, Slot] = {}
         self.generation = 0  # grows whenever a name may mean something else than before
@@ -88,27 +88,7 @@ class Fleet:
 
     async def run(self, interval_s: Callable[[], float]) -> None:
         """Look at every provider again and again, until cancelled. A slow one is not waited for."""
-        looks: dict[Slot, asyncio.Task[None]] = {}
-        try:
-            while True:
-                self._look_now.clear()
-                for slot in self.slots.values():
-                    if slot not in looks:
-                        looks[slot] = asyncio.create_task(
-                            self._look_and_list(slot), name=f"look at {slot.name}"
-                        )
-                if looks:
-                    await asyncio.wait(looks.values(), timeout=_TURN_S)
-                for slot in [slot for slot, look in looks.items() if look.done()]:
-                    looks.pop(slot).result()
-                try:
-                    async with asyncio.timeout(interval_s()):
-                        await self._look_now.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            for look in looks.values():
-                look.cancel()
+        await self._looks.run(interval_s)
 
     async def _look_and_list(self, slot: Slot) -> None:
         await self._look(slot)
@@ -117,7 +97,13 @@ class Fleet:
 
     def look_soon(self) -> None:
         """Make `run` look at once (the interval changed, or something happened)."""
-        self._look_now.set()
+        self._looks.soon()
+
+    def doubt(self, name: str) -> None:
+        """Have `run` look at a provider at once that gave a request no answer; once a second at most."""
+        slot = self.slots.get(name)
+        if slot is not None and not slot.is_silence_known:
+            self._looks.doubt(slot)
 
     async def refresh(self, slots: Iterable[Slot] | None = None) -> None:
         """Look at these providers (default: all) now; returns when all have answered or failed."""
@@ -318,3 +304,9 @@ class Fleet:
     def unknown(self, name: str, provider: str | None = None) -> ValetError:
         """What somebody is told who asks for a model that is not known: with the nearest name."""
         return model_names.unknown(self.slots, name, provider)
+
+
+def _is_in_doubt(slot: Slot) -> bool:
+    """Whether it failed to answer, but not often enough to be down. One that was never there may be starting
+    still, as this program does: it gets the time of its rounds."""
+    return 0 < slot.failures < _DOWN_AFTER_FAILURES and bool(slot.seen_at) and not slot.is_silence_known

@@ -13,7 +13,7 @@ import msgspec
 
 from tray_valet.core import events as ev
 from tray_valet.core.config import ModelsSettings
-from tray_valet.core.errors import LoadFailed, ValetError, VramExhausted
+from tray_valet.core.errors import LoadFailed, ProviderUnreachable, ValetError, VramExhausted
 from tray_valet.core.models import ConditionType, Demand, LoadedModel, LoadRequest, ModelRef
 from tray_valet.core.ports import Clock
 from tray_valet.core.residency import Resident, has_to_wait, to_unload_for
@@ -260,6 +260,8 @@ class Loader:
     def _note_failure(self, slot: Slot, ref: ModelRef, error: ValetError, makes_room: bool) -> None:
         if isinstance(error, LoadFailed) and error.was_ended:
             return
+        if isinstance(error, ProviderUnreachable):
+            self._fleet.doubt(slot.name)
         self._fleet.note(slot, ConditionType.LOAD_FAILED, f"{ref.model}: {error}")
         is_told = self.revival.note_failed(ref, error)
         if makes_room and not is_told:  # a restore says itself what failed, and what comes next

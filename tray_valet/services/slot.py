@@ -60,6 +60,11 @@ class Slot:
         """As in `ProviderView`."""
         return "unreachable" if self.is_down else "ready" if self.observation else "unknown"
 
+    @property
+    def is_silence_known(self) -> bool:
+        """Whether it would be no news that it does not answer."""
+        return self.is_down or self.is_stopped or self.is_in_hands
+
     def demand(self, model: str) -> Demand:
         """What a request for a model here takes of this machine; a GPU, where it is not known."""
         if not self.provider.is_local:

@@ -201,6 +201,9 @@ class ValetService:
         if len(self._ended) >= _AT_ONCE:
             self._note_ended()
 
+    def note_silent(self, provider: str) -> None:
+        self._fleet.doubt(provider)
+
     def _note_ended(self) -> None:
         """Note those that have ended: a few at a time, or before somebody asks. After each one, the next
         request of its client would wait for that."""

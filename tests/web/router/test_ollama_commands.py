@@ -85,6 +85,7 @@ async def test_an_ollama_that_is_gone_is_502() -> None:
     async with router_site(_Behind("http://127.0.0.1:9")) as site:
         reply = await site.call("POST", "/api/pull", {"model": "x"})
         assert (reply.status, reply.json["code"]) == (502, "provider_unreachable")
+        assert site.valet.silent == ["ollama"], "it is to be looked at"
 
 
 async def test_a_client_that_leaves_ends_the_pull() -> None:

@@ -246,6 +246,7 @@ async def test_nothing_at_the_engines_address_is_502() -> None:
             site.valet.upstream_url = server.url
         reply = await site.call("POST", CHAT, ASK)
         assert (reply.status, reply.code) == (502, "provider_unreachable")
+        assert site.valet.silent == ["ollama"], "it is to be looked at"
 
 
 async def test_the_engines_own_errors_pass_as_they_are() -> None:

@@ -251,6 +251,8 @@ class Relay:
                         attempt = self._attempt(call, asked, lease, self._client_for(lease))
                     await attempt.run()
                 except ValetError as error:
+                    if isinstance(error, ProviderUnreachable):
+                        self._valet.note_silent(lease.ref.provider)
                     wait_s = 0.0
                     if _may_go_on(call, lease, error):
                         if error is not lease.revoked_by:

@@ -135,6 +135,7 @@ class OllamaCommands:
         try:
             response = await begin(asking, receive, closing=self._closing)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
+            self._valet.note_silent(provider)
             raise ProviderUnreachable(f"{provider} does not answer.") from error
         except httpx.HTTPError as error:
             raise UpstreamFailed(f"{provider} broke off before it answered.") from error
