@@ -105,7 +105,7 @@ class Wiring:
             lambda: ground.settings.models,
             lambda ref: bool(ground.leases.count(ref)),
             lambda demand: self.watchdog.closed_by(demand),
-            lambda ref: any(queue.waiting for queue in self.dispatcher.queues() if queue.ref == ref),
+            self.dispatcher.is_wanted,
             self.revival,
             Fit(
                 ground.fleet,

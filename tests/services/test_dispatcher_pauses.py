@@ -16,7 +16,7 @@ from tests.services.test_dispatcher import Client, route, served, until, with_ro
 from tray_valet.core.commands import Wish
 from tray_valet.core.config import EvictionSettings
 from tray_valet.core.config_providers import WhenPaused
-from tray_valet.core.errors import Paused, ValetError
+from tray_valet.core.errors import Paused, QueueFull, UnknownModel, ValetError
 from tray_valet.core.models import ModelRef
 from tray_valet.core.processes import ProcessIdentity
 from tray_valet.core.watchdog import State
@@ -139,6 +139,190 @@ async def test_a_pause_is_told_before_the_failure_of_a_fallback(house: House, cl
                 pass
 
 
+# -- who waits at the gate ------------------------------------------------------------------------------
+
+
+def waits_for_a(house: House, **values: Any) -> None:
+    with_routes(house, patient=route("fake/a", when_paused=WhenPaused.WAIT, **values))
+
+
+def waiting(house: House, ref: ModelRef = A) -> int:
+    return sum(queue.waiting for queue in house.dispatcher.queues() if queue.ref == ref)
+
+
+def rejected(house: House) -> int:
+    return sum(queue.rejected_total for queue in house.dispatcher.queues())
+
+
+async def at_the_gate(house: House, count: int, model: str = "patient") -> list[Client]:
+    """So many that wait at the gate, in this order."""
+    before = waiting(house)
+    clients = [Client(house, Wish(model=model)) for _ in range(count)]
+    await until(lambda: waiting(house) == before + count)
+    return clients
+
+
+async def test_one_too_many_at_the_gate_is_refused_on_arrival_and_the_others_are_served(
+    house: House, provider: FakeProvider
+) -> None:
+    with_router(house, max_queue_size_per_model=3)
+    waits_for_a(house)
+    provider.slots = 1
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        held = await at_the_gate(house, 3)
+        for number in (1, 2):
+            with pytest.raises(QueueFull, match="3 requests wait for fake/a already") as told:
+                async with asyncio.timeout(0.5):
+                    await served(house, "patient")
+            assert 1 <= told.value.retry_after_s <= 300
+            assert "router.max_queue_size_per_model" in told.value.remedy
+            assert (waiting(house), rejected(house)) == (3, number)
+        house.holds.end(hold.id)
+        for client in held:
+            client.let_go.set()
+        assert await asyncio.gather(*(client.task for client in held)) == ["fake/a"] * 3
+        assert (waiting(house), rejected(house)) == (0, 2)
+
+
+async def test_a_route_that_waits_does_not_go_elsewhere_because_the_gate_is_full(
+    house: House, cloud: FakeProvider
+) -> None:
+    with_router(house, max_queue_size_per_model=1)
+    with_policies(house)
+    async with house.running():
+        hold = house.game()
+        (client,) = await at_the_gate(house, 1, "wait")
+        with pytest.raises(QueueFull):
+            await served(house, "wait")
+        assert await served(house, "next") == ("cloud/x", "fallback: paused")
+        house.holds.end(hold.id)
+        assert await client.finish() == "fake/a"
+
+
+async def test_who_was_let_in_at_the_gate_passes_a_full_line_and_who_comes_now_does_not(
+    house: House, provider: FakeProvider
+) -> None:
+    with_router(house, max_queue_size_per_model=5)
+    waits_for_a(house)
+    provider.slots = 1
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        held = await at_the_gate(house, 5)
+        with_router(house, max_queue_size_per_model=2)
+        house.holds.end(hold.id)
+        await until(lambda: any(client.lease for client in held))
+        assert waiting(house) == 4, "longer than the limit, by those who were let in"
+        for model in ("patient", "a"):
+            with pytest.raises(QueueFull, match="4 requests wait"):
+                await served(house, model)
+        for client in held:
+            client.let_go.set()
+        assert await asyncio.gather(*(client.task for client in held)) == ["fake/a"] * 5
+        assert (waiting(house), rejected(house)) == (0, 2)
+        assert await served(house, "a") == ("fake/a", "model")
+
+
+async def test_who_stood_in_line_when_the_pause_began_keeps_its_place_at_the_gate_and_after(
+    house: House, provider: FakeProvider
+) -> None:
+    with_router(house, max_queue_size_per_model=4)
+    waits_for_a(house)
+    provider.slots = 1
+    async with house.running():
+        running, *queued = [Client(house, Wish(model="patient")) for _ in range(5)]
+        await until(lambda: running.lease is not None and waiting(house) == 4)
+        with_router(house, max_queue_size_per_model=1)
+        hold = house.game()
+        house.dispatcher.gate_changed()
+        await until(lambda: waiting(house) == 4)
+        with pytest.raises(QueueFull, match="4 requests wait"):
+            await served(house, "patient")
+        await running.finish()
+        await house.reaches(State.PAUSED)
+        assert waiting(house) == 4
+        house.holds.end(hold.id)
+        for client in queued:
+            client.let_go.set()
+        assert await asyncio.gather(*(client.task for client in queued)) == ["fake/a"] * 4
+        assert (waiting(house), rejected(house)) == (0, 1)
+
+
+async def test_who_waits_at_the_gate_makes_the_model_neither_busy_nor_wanted(
+    house: House, provider: FakeProvider
+) -> None:
+    waits_for_a(house)
+    async with house.running():
+        hold = house.game()
+        await house.reaches(State.PAUSED)
+        clients = await at_the_gate(house, 3)
+        assert (house.dispatcher.busy(A), house.dispatcher.is_wanted(A)) == (0, False)
+        (queue,) = house.dispatcher.queues()
+        assert (queue.in_flight, queue.admitted_total) == (0, 0)
+        house.holds.end(hold.id)
+        for client in clients:
+            await client.finish()
+        (queue,) = house.dispatcher.queues()
+        assert (queue.waiting, queue.admitted_total, queue.finished_total) == (0, 3, 3)
+
+
+async def test_who_leaves_the_gate_is_counted_no_longer(house: House) -> None:
+    waits_for_a(house)
+    async with house.running():
+        house.game()
+        await house.reaches(State.PAUSED)
+        gone, *others = await at_the_gate(house, 3)
+        gone.task.cancel()
+        await until(lambda: waiting(house) == 2)
+        house.settings = msgspec.structs.replace(house.settings, routes={})
+        results = await asyncio.gather(*(client.task for client in others), return_exceptions=True)
+        assert {type(result) for result in results} == {UnknownModel}
+        assert waiting(house) == 0
+
+
+async def test_whose_wait_is_over_or_not_wanted_any_more_is_counted_no_longer(house: House) -> None:
+    waits_for_a(house, wait_seconds=0.2)
+    async with house.running():
+        house.game()
+        await house.reaches(State.PAUSED)
+        for is_changed in (False, True):
+            (client,) = await at_the_gate(house, 1)
+            if is_changed:
+                with_routes(house, patient=route("fake/a", when_paused=WhenPaused.REFUSE))
+            with pytest.raises(Paused):
+                await client.task
+            assert (waiting(house), rejected(house)) == (0, 0)
+
+
+async def test_a_provider_that_is_taken_away_leaves_no_line_of_those_at_the_gate(house: House) -> None:
+    with_router(house, when_paused=WhenPaused.WAIT)
+    async with house.running():
+        house.game()
+        await house.reaches(State.PAUSED)
+        clients = await at_the_gate(house, 2, "a")
+        await house.fleet.replace([])
+        results = await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
+        assert all(isinstance(result, ValetError) for result in results)
+        assert house.dispatcher.queues() == ()
+
+
+async def test_names_at_a_provider_that_never_answered_grow_nothing_at_the_gate(house: House) -> None:
+    with_router(house, when_paused=WhenPaused.WAIT)
+    second = FakeProvider("other", ("x",), ProcessIdentity(777, 1))
+    second.is_away = True
+    house.providers.append(second)
+    async with house.running():
+        await until(lambda: house.fleet.slots["other"].is_down)
+        house.game()
+        clients = [Client(house, Wish(model=f"other/m{n}")) for n in range(50)]
+        await until(lambda: len(house.dispatcher.queues()) == 50)
+        for client in clients:
+            client.task.cancel()
+        await until(lambda: house.dispatcher.queues() == ())
+
+
 # -- every moment ----------------------------------------------------------------------------------------
 
 
@@ -225,11 +409,13 @@ async def test_nothing_is_loaded_in_the_moment_a_pause_begins(house: House, prov
 # -- many at once ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("most", [500, 3])
 async def test_200_requests_through_pauses_and_resumes_each_end_in_exactly_one_way(
-    house: House, provider: FakeProvider, cloud: FakeProvider
+    house: House, provider: FakeProvider, cloud: FakeProvider, most: int
 ) -> None:
     print("seed", SEED)
     chance = random.Random(SEED)
+    with_router(house, max_queue_size_per_model=most)
     with_policies(house)
     provider.slots, provider.load_s = 4, 0.02
     ends: Counter[str] = Counter()
@@ -248,6 +434,8 @@ async def test_200_requests_through_pauses_and_resumes_each_end_in_exactly_one_w
                     ends["revoked"] += 1
         except Paused:
             ends["paused"] += 1
+        except QueueFull:
+            ends["full"] += 1
         except asyncio.CancelledError:
             ends["left"] += 1
 
@@ -266,6 +454,8 @@ async def test_200_requests_through_pauses_and_resumes_each_end_in_exactly_one_w
             await asyncio.gather(*tasks, return_exceptions=True)
         never_ran = sum(task.cancelled() for task in tasks)
         assert sum(ends.values()) + never_ran == 200
+        assert ends["full"] == 0 or most < 200, "nobody is refused for the length while there is room"
+        assert rejected(house) >= ends["full"]
         assert house.leases.total == 0
         assert all((q.waiting, q.in_flight) == (0, 0) for q in house.dispatcher.queues())
         await house.reaches(State.RUNNING)

@@ -52,8 +52,11 @@ class Bench:
     def ticket(self, **values: Any) -> Ticket:
         return Ticket(number=next(self._numbers), since_s=self.clock.now_s, **values)
 
-    def ask(self, timeout_s: float = 30.0, **values: Any) -> asyncio.Task[Room | None]:
-        return asyncio.create_task(self.line.take(self.ticket(**values), timeout_s))
+    def ask(
+        self, timeout_s: float = 30.0, *, is_let_in: bool = False, **values: Any
+    ) -> asyncio.Task[Room | None]:
+        take = self.line.take(self.ticket(**values), timeout_s, is_let_in=is_let_in)
+        return asyncio.create_task(take)
 
 
 @pytest.fixture
@@ -183,6 +186,29 @@ async def test_a_full_line_refuses_with_the_time_it_takes_at_the_observed_rate(b
         await bench.ask()
     assert told.value.retry_after_s == pytest.approx(60.0, abs=1.0)
     assert bench.line.rejected_total == 1
+    for task in tasks:
+        task.cancel()
+
+
+async def test_those_at_the_gate_count_for_the_limit_and_pass_it_when_they_come(bench: Bench) -> None:
+    tasks = [bench.ask()]
+    await settle()
+    bench.line.at_gate = 3
+    assert not bench.line.is_idle
+    with pytest.raises(QueueFull, match="3 requests wait"):
+        bench.line.check_length()
+    with pytest.raises(QueueFull, match="3 requests wait"):
+        await bench.ask()
+    for left in (2, 1, 0):
+        bench.line.at_gate = left
+        tasks.append(bench.ask(is_let_in=True))
+        await settle()
+        assert bench.line.waiting == 3 - left
+    tasks.append(bench.ask(is_let_in=True))
+    await settle()
+    assert (bench.line.waiting, bench.line.rejected_total) == (4, 2)
+    with pytest.raises(QueueFull, match="4 requests wait"):
+        await bench.ask()
     for task in tasks:
         task.cancel()
 

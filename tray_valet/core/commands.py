@@ -93,7 +93,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """One model's waiting line."""
 
     ref: ModelRef
-    waiting: int = 0
+    waiting: int = 0  # also at the gate, for the end of a pause
     in_flight: int = 0
     slots: int | None = None  # None = no limit of ours
     admitted_total: int = 0

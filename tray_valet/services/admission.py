@@ -40,6 +40,7 @@ class Attempt:
         self.load_s = 0.0
         self.gate_ends_s: float | None = None  # when it has waited long enough for the end of a pause
         self.awaited: frozenset[ModelRef] = frozenset()
+        self.let_in: set[ModelRef] = set()  # it was counted for these once: they refuse it for no length
         self.reason = ""
 
     def ticket(self, candidate: Candidate, plan: Plan) -> Ticket:

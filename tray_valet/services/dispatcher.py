@@ -59,8 +59,8 @@ class Dispatcher:
         self._lines: dict[ModelRef, WaitingLine] = {}
         self._numbers = itertools.count(1)
         self._routes = RouteBook(fleet, settings, closed_by, self.busy)
-        self._choice = RouteChoice(fleet, clock, self._routes, closed_by)
         self._readiness = Readiness(fleet, request_for, is_machine_busy)
+        self._choice = RouteChoice(fleet, clock, self._routes, closed_by, self._line, self._forget_line)
 
     @property
     def loader(self) -> Loader | None:
@@ -74,16 +74,22 @@ class Dispatcher:
     # -- lines ---------------------------------------------------------------------------------------
 
     def busy(self, ref: ModelRef) -> int:
-        """How many requests run on a model now, or wait for it."""
+        """How many requests run on a model now, or wait in its line. Not who waits at the gate: that one
+        may yet go to another, and what is closed is not busy."""
         line = self._lines.get(ref)
         return line.in_flight + line.waiting if line else 0
 
+    def is_wanted(self, ref: ModelRef) -> bool:
+        """Whether requests wait in a model's line, or bring it in."""
+        return self.busy(ref) > self._leases.count(ref)
+
     def queues(self) -> tuple[QueueState, ...]:
-        """The lines of the models that were asked for. Who brings a model in counts as waiting."""
+        """The lines of the models that were asked for. Who brings a model in counts as waiting, and so does
+        who waits for it at the gate."""
         return tuple(
             QueueState(
                 ref=ref,
-                waiting=line.waiting + line.in_flight - (running := self._leases.count(ref)),
+                waiting=line.at_gate + line.waiting + line.in_flight - (running := self._leases.count(ref)),
                 in_flight=running,
                 slots=loaded.slots if (loaded := self._fleet.is_loaded(ref)) else None,
                 admitted_total=line.admitted_total,
@@ -203,7 +209,9 @@ class Dispatcher:
         begun_s = self._clock.monotonic_s()
         left_s = float(self._settings().router.queue_timeout_seconds) - attempt.queued_s
         try:
-            return await line.take(ticket, max(0.0, left_s))
+            room = await line.take(ticket, max(0.0, left_s), is_let_in=line.ref in attempt.let_in)
+            attempt.let_in.add(line.ref)
+            return room
         except TimedOut as error:
             raise Late(error) from error
         finally:

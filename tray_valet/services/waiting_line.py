@@ -1,5 +1,7 @@
 """The waiting line of one model: requests that wait for a place, and those that have one.
 
+Those that wait at the gate stand in no line, but are counted here: one limit is for both together.
+
 Decides: nothing by itself; who goes next is `core.queueing`'s rule, whether there is room the dispatcher's.
 Must not: load, look at a provider or know routes.
 """
@@ -51,6 +53,7 @@ class WaitingLine:
         self._calls: dict[Ticket, asyncio.Future[_Answer]] = {}
         self._loner: Ticket | None = None  # who brings the model in now
         self._answer_s = _GUESS_S  # how long a turn takes, smoothed
+        self.at_gate = 0  # who waits for the end of a pause, to come here then
         self.admitted_total = 0
         self.finished_total = 0
         self.rejected_total = 0
@@ -66,7 +69,7 @@ class WaitingLine:
 
     @property
     def is_idle(self) -> bool:
-        return not self._line.in_flight and not self._line.waiting
+        return not self._line.in_flight and not self._line.waiting and not self.at_gate
 
     def take_ready(self, client: str, context_length: int | None) -> bool:
         """Take a turn if the model is ready, has room and nobody waits; say whether it was so."""
@@ -76,9 +79,10 @@ class WaitingLine:
         line.begin_at_once(client)
         return True
 
-    async def take(self, ticket: Ticket, timeout_s: float) -> Room | None:
+    async def take(self, ticket: Ticket, timeout_s: float, *, is_let_in: bool = False) -> Room | None:
         """Wait for a turn, up to `timeout_s`. READY and ALONE: it is yours, give it back with `end`.
 
+        `is_let_in`: it was counted when it came, at the gate or here, and is not refused for the length now.
         None: things have changed, look again where to go. Raises QueueFull, TimedOut, or why the model
         for which all waited could not be had.
         """
@@ -86,7 +90,8 @@ class WaitingLine:
             self._line.begin_at_once(ticket.client)
             self._loner = ticket if room is Room.ALONE else None
             return room
-        self._check_length()
+        if not is_let_in:
+            self.check_length()
         call: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._calls[ticket] = call
         self._line.join(ticket)
@@ -105,6 +110,18 @@ class WaitingLine:
         if answer is _LOOK_AGAIN:
             return None
         return Room.ALONE if self._loner is ticket else Room.READY
+
+    def check_length(self) -> None:
+        """Raises QueueFull where as many wait as may, at the gate and in the line together."""
+        waiting = self._line.waiting + self.at_gate
+        if waiting >= self._settings().max_queue_size_per_model:
+            self.rejected_total += 1
+            ahead_s = self._answer_s * waiting / max(1, self._line.in_flight)
+            raise QueueFull(
+                f"{waiting} requests wait for {self.ref} already.",
+                retry_after_s=min(_LONGEST_RETRY_S, max(1.0, ahead_s)),
+                remedy="Ask again later, or raise router.max_queue_size_per_model.",
+            )
 
     def settle(self) -> None:
         """The model is in: others may go to it too."""
@@ -162,17 +179,6 @@ class WaitingLine:
             self.advance()  # it may have been the one that held up others
         elif call.done() and not call.cancelled() and call.result() is True:
             self.end(ticket.client, was_alone=self._loner is ticket)
-
-    def _check_length(self) -> None:
-        most = self._settings().max_queue_size_per_model
-        if self._line.waiting >= most:
-            self.rejected_total += 1
-            ahead_s = self._answer_s * self._line.waiting / max(1, self._line.in_flight)
-            raise QueueFull(
-                f"{self._line.waiting} requests wait for {self.ref} already.",
-                retry_after_s=min(_LONGEST_RETRY_S, max(1.0, ahead_s)),
-                remedy="Ask again later, or raise router.max_queue_size_per_model.",
-            )
 
     def _timed_out(self) -> TimedOut:
         timeout_s = self._settings().queue_timeout_seconds

@@ -97,7 +97,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "router_queue_depth",
         _GAUGE,
-        "Requests that wait for their turn.",
+        "Requests that wait at the gate or for their turn.",
         _MODEL,
         rows_of.of_queues(lambda q: q.waiting),
     ),
