@@ -125,6 +125,8 @@ def test_what_the_engine_may_shrink_is_no_reason_to_refuse() -> None:
     assert need_of(SMALL, RunShape(context_length=1024), 1.0).least_vram_bytes == 0, (
         "layers may stay on the host"
     )
+    somewhere = need_of(SMALL, RunShape(context_length=1024), 1.0)
+    assert somewhere.least_total_bytes == somewhere.vram_bytes + somewhere.ram_bytes, "but they lie somewhere"
     fixed = need_of(SMALL, RunShape(gpu_layers=99, may_shrink=False), 1.0)
     assert fixed.least_vram_bytes == fixed.vram_bytes
 

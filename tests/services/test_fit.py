@@ -145,6 +145,16 @@ async def test_where_gpus_cannot_be_measured_lack_of_ram_refuses_nothing(scene: 
         await scene.load("a", on_gpu(40 * GB, is_sure_of_place=True))
 
 
+async def test_layers_that_no_gpu_takes_need_room_on_the_host(scene: Scene) -> None:
+    """Nothing is said of the flags: the engine puts on a GPU what fits there, and here there is none."""
+    need = on_gpu(40 * GB, least_vram_bytes=0, least_ram_bytes=GB, least_total_bytes=40 * GB)
+    with pytest.raises(VramExhausted) as caught:
+        await scene.load("big", need)
+    assert caught.value.required_bytes >= 40 * GB
+    assert caught.value.available_bytes == 10 * GB
+    await scene.load("big", on_gpu(40 * GB, least_vram_bytes=0, least_ram_bytes=GB, least_total_bytes=8 * GB))
+
+
 async def test_two_loads_at_once_do_not_count_on_the_same_room(scene: Scene) -> None:
     scene.provider.load_s = 0.2
     scene.provider.memory_needs = {"a": on_host(6 * GB), "b": on_host(6 * GB)}

@@ -111,7 +111,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryNeed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load would take. `least_…`: with everything shrunk that the engine may shrink.
+    """What a load would take. `least_…`: with everything shrunk that the engine may shrink; the total is that
+    wherever its layers lie in the end.
 
     `gpu_devices`: the GPUs it may use, None = all. `is_sure_of_place`: False where the engine may use GPUs
     that nobody here can measure; then lack of RAM says little.
@@ -121,6 +122,7 @@ class MemoryNeed(msgspec.Struct, frozen=True, kw_only=True):
     ram_bytes: int = 0
     least_vram_bytes: int = 0
     least_ram_bytes: int = 0
+    least_total_bytes: int = 0
     gpu_devices: tuple[int, ...] | None = None
     is_sure_of_place: bool = True
 
@@ -180,6 +182,9 @@ def need_of(anatomy: Anatomy, shape: RunShape, compute_factor: float) -> MemoryN
         if is_open
         else _with_compute(least.gpu_weights + least.gpu_kv, least.gpu_compute, compute_factor),
         least_ram_bytes=_with_compute(least.host_weights + least.host_kv, least.host_compute, compute_factor),
+        least_total_bytes=_with_compute(
+            least.weights + least.kv, least.gpu_compute + least.host_compute, compute_factor
+        ),
     )
 
 

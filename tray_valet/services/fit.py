@@ -135,7 +135,8 @@ def _placed(need: MemoryNeed, sample: MachineSample) -> MemoryNeed:
         vram_bytes=0,
         ram_bytes=need.ram_bytes + need.vram_bytes,
         least_vram_bytes=0,
-        least_ram_bytes=need.least_ram_bytes + need.least_vram_bytes,
+        # Layers that a GPU may leave to the host are in neither of the two.
+        least_ram_bytes=max(need.least_ram_bytes + need.least_vram_bytes, need.least_total_bytes),
         is_sure_of_place=need.is_sure_of_place or not need.vram_bytes,
     )
 
