@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from ollama_models import StandinModel
 
 INTERPRETER = os.path.realpath(sys.executable)
@@ -69,7 +70,12 @@ class Runner:
 
     @property
     def is_dead(self) -> bool:
-        return self.process.returncode is not None
+        if self.process.returncode is not None:
+            return True
+        try:  # asyncio hears of it by a thread, and may do so late
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
     def listed_expiry_ns(self) -> int:
         """While the first request runs no time is set: `loadedModels` estimates it."""
