@@ -87,7 +87,7 @@ def shutting_down() -> Paused:
 class Silence:
     """How long one engine has been waited for. `since_s` in loop time; None = it is not waited for."""
 
-    __slots__ = ("_loop", "ends", "limit_s", "since_s", "what")
+    __slots__ = ("_loop", "ends", "is_heard", "limit_s", "since_s", "what")
 
     def __init__(self, ends: Ends, loop: asyncio.AbstractEventLoop, limit_s: float, what: object) -> None:
         self.ends = ends
@@ -95,6 +95,9 @@ class Silence:
         self.what = what
         self._loop = loop
         self.since_s: float | None = None
+        self.is_heard = (
+            False  # something came since the watch has looked; the time is not asked for each piece
+        )
 
     def begins(self) -> None:
         """The engine is waited for from now on."""
@@ -145,6 +148,10 @@ class SilenceWatch:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
         for silence in tuple(self._watched):
+            if silence.is_heard:
+                silence.is_heard = False
+                if silence.since_s is not None:
+                    silence.since_s = now_s
             since_s = silence.since_s
             if since_s is not None and now_s - since_s >= silence.limit_s:
                 self._watched.discard(silence)

@@ -58,7 +58,7 @@ class Passing:
 
         It wakes for the end, for a client that does not read, and for what it has to judge.
         """
-        self._silence.begins()
+        self._silence.is_heard = True
         delivery = self._delivery
         if self._is_tasks_turn or not delivery.client.is_writable:
             return False

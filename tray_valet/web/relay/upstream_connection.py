@@ -219,34 +219,33 @@ class Connection(asyncio.Protocol):
             self._keeps = False
             self.abort()
             return
-        self._has_begun = True
         if not self._has_head:
+            self._has_begun = True
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(UpstreamFailed(f"{self._who} answered something that is not HTTP."))
             return
-        if not self._has_head and self._head_bytes > 2 * _MAX_HEAD_BYTES:  # with preliminary ones
+        if self._has_head:
+            waiter = self._waiter
+            if self._on_wake is not None if waiter is None else not waiter.done():
+                self._tell()  # who works on the answer without being awaited looks by itself
+        elif self._head_bytes > 2 * _MAX_HEAD_BYTES:  # with preliminary ones
             self._fail(UpstreamFailed(f"{self._who} does not come to the end of its answer's head."))
             return
-        waiter = self._waiter
-        is_awaited = self._on_wake is not None if waiter is None else not waiter.done()
-        if is_awaited and self._has_head and not self._is_passed_on():
-            self._wake()  # who works on the answer without being awaited looks by itself
         if self._unread_bytes > _UNREAD_BYTES:
             self._limit_unread()
 
-    def _is_passed_on(self) -> bool:
-        """Whether nobody need wake for what has come."""
+    def _tell(self) -> None:
+        """Have what has come passed on; wake who waits where that takes more."""
         on_data = self._on_data
-        if on_data is None:
-            return False
         try:
-            return on_data(self)
+            if on_data is not None and on_data(self):
+                return
         except Exception as error:  # noqa: BLE001  # a callback's guard: it is raised where one waits
             self._error = error
-            return False
+        self._wake()
 
     def _limit_unread(self) -> None:
         """Take no more from the socket for now."""
