@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,16 +164,31 @@ async def at_the_gate(house: House, count: int, model: str = "patient") -> list[
     return clients
 
 
-async def test_one_too_many_at_the_gate_is_refused_on_arrival_and_the_others_are_served(
-    house: House, provider: FakeProvider
-) -> None:
-    with_router(house, max_queue_size_per_model=3)
+@asynccontextmanager
+async def full_gate(
+    house: House, provider: FakeProvider, most: int
+) -> AsyncIterator[tuple[str, list[Client]]]:
+    """A game runs, and as many wait for its end as may: the hold's id, and who waits."""
+    with_router(house, max_queue_size_per_model=most)
     waits_for_a(house)
     provider.slots = 1
     async with house.running():
         hold = house.game()
         await house.reaches(State.PAUSED)
-        held = await at_the_gate(house, 3)
+        yield hold.id, await at_the_gate(house, most)
+
+
+async def all_served(clients: list[Client]) -> list[str]:
+    """What each of them was given, once they may end."""
+    for client in clients:
+        client.let_go.set()
+    return await asyncio.gather(*(client.task for client in clients))
+
+
+async def test_one_too_many_at_the_gate_is_refused_on_arrival_and_the_others_are_served(
+    house: House, provider: FakeProvider
+) -> None:
+    async with full_gate(house, provider, 3) as (hold_id, held):
         for number in (1, 2):
             with pytest.raises(QueueFull, match="3 requests wait for fake/a already") as told:
                 async with asyncio.timeout(0.5):
@@ -179,10 +196,8 @@ async def test_one_too_many_at_the_gate_is_refused_on_arrival_and_the_others_are
             assert 1 <= told.value.retry_after_s <= 300
             assert "router.max_queue_size_per_model" in told.value.remedy
             assert (waiting(house), rejected(house)) == (3, number)
-        house.holds.end(hold.id)
-        for client in held:
-            client.let_go.set()
-        assert await asyncio.gather(*(client.task for client in held)) == ["fake/a"] * 3
+        house.holds.end(hold_id)
+        assert await all_served(held) == ["fake/a"] * 3
         assert (waiting(house), rejected(house)) == (0, 2)
 
 
@@ -204,23 +219,15 @@ async def test_a_route_that_waits_does_not_go_elsewhere_because_the_gate_is_full
 async def test_who_was_let_in_at_the_gate_passes_a_full_line_and_who_comes_now_does_not(
     house: House, provider: FakeProvider
 ) -> None:
-    with_router(house, max_queue_size_per_model=5)
-    waits_for_a(house)
-    provider.slots = 1
-    async with house.running():
-        hold = house.game()
-        await house.reaches(State.PAUSED)
-        held = await at_the_gate(house, 5)
+    async with full_gate(house, provider, 5) as (hold_id, held):
         with_router(house, max_queue_size_per_model=2)
-        house.holds.end(hold.id)
+        house.holds.end(hold_id)
         await until(lambda: any(client.lease for client in held))
         assert waiting(house) == 4, "longer than the limit, by those who were let in"
         for model in ("patient", "a"):
             with pytest.raises(QueueFull, match="4 requests wait"):
                 await served(house, model)
-        for client in held:
-            client.let_go.set()
-        assert await asyncio.gather(*(client.task for client in held)) == ["fake/a"] * 5
+        assert await all_served(held) == ["fake/a"] * 5
         assert (waiting(house), rejected(house)) == (0, 2)
         assert await served(house, "a") == ("fake/a", "model")
 

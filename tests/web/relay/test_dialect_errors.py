@@ -88,18 +88,18 @@ def test_what_does_not_fit_says_how_much_in_every_dialect() -> None:
 
 
 def test_a_stream_ends_in_its_own_terms() -> None:
-    openai = stream_error(Dialect.OPENAI, PAUSED)
+    openai = stream_error("/v1/chat/completions", PAUSED)
     assert openai.startswith(b'data: {"error":{')
     assert openai.endswith(b"}\n\n")
-    anthropic = stream_error(Dialect.ANTHROPIC, PAUSED)
+    anthropic = stream_error("/v1/messages", PAUSED)
     assert anthropic.startswith(b'event: error\ndata: {"type":"error"')
     assert anthropic.endswith(b"}\n\n")
-    responses = stream_error(Dialect.OPENAI, PAUSED, "/v1/responses")
+    responses = stream_error("/v1/responses", PAUSED)
     assert responses.startswith(b"event: error\ndata: ")
     told = json.loads(responses[19:])
     assert (told["type"], told["code"], told["message"]) == ("error", "paused", "Hades is running.")
     assert told["error"]["code"] == "paused", "openai-python raises for that alone"
-    ollama = stream_error(Dialect.OLLAMA, PAUSED)
+    ollama = stream_error("/api/chat", PAUSED)
     assert ollama.count(b"\n") == 1
     assert ollama.endswith(b"}\n")
     assert json.loads(ollama)["error"] == "Hades is running."

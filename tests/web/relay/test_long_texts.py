@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from tray_valet.web.relay import long_texts
-from tray_valet.web.relay.long_texts import Fields, fields_of_large
+from tray_valet.web.relay.long_texts import fields_of_large
+from tray_valet.web.relay.request_body import Fields
 
 _decode = msgspec.json.Decoder(Fields).decode
 LONG = 20_000

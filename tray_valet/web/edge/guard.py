@@ -96,12 +96,15 @@ class Guard:
             return False  # it is refused where it can be told
         try:
             begun = prompt.ask_now(scope, body, client, known)
-            return begun is not None and self._is_expected(prompt, begun, cycle, head, policy, body)
+            if begun is None:
+                return False
+            self._expect(prompt, begun, cycle, head, policy, body)
         except Exception:  # noqa: BLE001  # a callback's guard: a task tries again, and answers if it fails too
             _log.exception("A request could not be served at once: %s", head.path[:200])
             return False
+        return True
 
-    def _is_expected(
+    def _expect(
         self,
         prompt: PromptApp,
         begun: Any,
@@ -109,8 +112,8 @@ class Guard:
         head: RequestHead,
         policy: GuardPolicy,
         body: bytes,
-    ) -> bool:
-        """Make what the answer to a request needs that its app has begun. True, or raises."""
+    ) -> None:
+        """Make what the answer to a request needs that its app has begun."""
         self._in_flight += 1
         try:
             answering = Answering(cycle.send, cycle, head, policy, self._usual)
@@ -123,7 +126,6 @@ class Guard:
             raise
         cycle.forget_body()
         cycle.forget_self()
-        return True
 
     def _work_on(
         self, cycle: Cycle, head: RequestHead, answering: Answering, work: Callable[[], Awaitable[None]]

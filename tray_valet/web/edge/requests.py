@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _PORTS = {"http": 80, "https": 443}
 CLIENT_KEY = "tray_valet.client"  # where the guard leaves the caller's name in the scope
-CYCLE_KEY = "tray_valet.cycle"  # where it leaves a Cycle; to be taken out, as it refers to the scope
+CYCLE_KEY = "tray_valet.cycle"  # where the server leaves a Cycle; to be taken out, as it refers to the scope
 KNOWN_KEY = "tray_valet.known_head"  # where the server leaves a KnownHead, if the head came before
 ANSWER_KEY = "tray_valet.answer"  # where the guard leaves a DirectAnswer, if the server has left a cycle
 

@@ -20,7 +20,7 @@ from tray_valet.web.relay.upstream_connection import Connection
 JSON = (b"content-type", b"application/json")
 
 
-class Asking(msgspec.Struct, frozen=True):
+class Asking(msgspec.Struct):
     """A question, and the connection that it went out on already; None = it is still to be sent."""
 
     question: Question
@@ -31,7 +31,8 @@ class Asking(msgspec.Struct, frozen=True):
 def asking_for(asked: Asked, lease: Lease) -> Asking:
     """What is to be sent. Raises InvalidValue for what the engine's dialect cannot say."""
     question = question_for(asked, lease)
-    return Asking(question, _request_for(question, asked, lease))
+    head = _head_for(question, asked, lease)
+    return Asking(question, UpstreamRequest(head=head, body=question.body, who=lease.ref.provider))
 
 
 def ask_at_once(client: UpstreamClient, asked: Asked, lease: Lease) -> Asking | None:
@@ -41,16 +42,12 @@ def ask_at_once(client: UpstreamClient, asked: Asked, lease: Lease) -> Asking | 
     we prepare for its answer. None: it cannot be put at all, and comes again where that can be told.
     """
     try:
-        question = question_for(asked, lease)
-        request = _request_for(question, asked, lease)
-        connection = None if question.is_translated else client.send(request)
+        asking = asking_for(asked, lease)
+        if not asking.question.is_translated:
+            asking.connection = client.send(asking.request)
     except ValetError:
         return None
-    return Asking(question, request, connection)
-
-
-def _request_for(question: Question, asked: Asked, lease: Lease) -> UpstreamRequest:
-    return UpstreamRequest(head=_head_for(question, asked, lease), body=question.body, who=lease.ref.provider)
+    return asking
 
 
 def _head_for(question: Question, asked: Asked, lease: Lease) -> UpstreamHead:

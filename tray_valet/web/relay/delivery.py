@@ -134,7 +134,7 @@ class Delivery:
         """A whole answer that nobody streams. Where a head has gone out already: its error event."""
         self.abandon()
         if self.is_started:
-            await self._last_word(framed_error(self._operation.dialect, body, self._operation.path))
+            await self._last_word(framed_error(self._operation.path, body))
             return
         self.answer_bytes += len(body)
         self._start(status, answer_head(tuple(headers)), None, len(body))
@@ -147,7 +147,7 @@ class Delivery:
         """
         self.abandon()
         if self.is_started:
-            await self._last_word(stream_error(self._operation.dialect, error, self._operation.path))
+            await self._last_word(stream_error(self._operation.path, error))
             return
         answer = answer_at(self._operation.path, error)
         headers = [(b"content-type", b"application/json"), *answer.headers]

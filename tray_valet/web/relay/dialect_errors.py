@@ -79,14 +79,14 @@ def error_body(dialect: Dialect, error: Failure) -> dict[str, Any]:
     return {"error": inner}
 
 
-def stream_error(dialect: Dialect, error: Failure, path: str = "") -> bytes:
+def stream_error(path: str, error: Failure) -> bytes:
     """The last event (or line) of a stream at a path that must end because of the failure."""
-    return framed_error(dialect, msgspec.json.encode(error_body(dialect, error)), path)
+    return framed_error(path, msgspec.json.encode(error_body(dialect_of(path), error)))
 
 
-def framed_error(dialect: Dialect, body: bytes, path: str = "") -> bytes:
+def framed_error(path: str, body: bytes) -> bytes:
     """The body of an error (one JSON value) as the last event or line of a stream at a path."""
-    data = b" ".join(body.split(b"\n"))
+    dialect, data = dialect_of(path), b" ".join(body.split(b"\n"))
     if dialect is Dialect.OLLAMA:
         return data + b"\n"
     if path == RESPONSES:

@@ -95,9 +95,7 @@ class Silence:
         self.what = what
         self._loop = loop
         self.since_s: float | None = None
-        self.is_heard = (
-            False  # something came since the watch has looked; the time is not asked for each piece
-        )
+        self.is_heard = False  # since the watch has looked: the time is not asked for each piece
 
     def begins(self) -> None:
         """The engine is waited for from now on."""

@@ -119,7 +119,9 @@ class Exchange:
         if self._passing.is_over:
             return
         if response.status >= _ERROR:
-            raise await self._rejection(response, question)
+            body = await self._refusal(response, question)
+            head = head_downstream(response.headers, self._lease).answer.headers
+            raise self._rejection(response.status, head, body)
         if (
             question.assembler is not None
             and response.status == _OK
@@ -145,16 +147,15 @@ class Exchange:
         self._silence.is_over()
         return response
 
-    async def _rejection(self, response: UpstreamResponse, question: Question) -> RejectedError:
+    def _rejection(self, status: int, head: tuple[Header, ...], body: bytes) -> RejectedError:
         """What the engine's refusal is to the client. Raises InvalidJson where that is what it is about."""
-        body, asked, who = await self._refusal(response, question), self._asked, self._lease.ref.provider
-        if is_failure(response.status) and asked.is_large:
+        asked, who = self._asked, self._lease.ref.provider
+        if is_failure(status) and asked.is_large:
             check_texts(asked.fields)  # then it is the client's mistake, and no other is asked
-        shaped = refusal_in(asked.operation.dialect, response.status, body, who)
-        head = head_downstream(response.headers, self._lease).answer.headers
+        shaped = refusal_in(asked.operation.dialect, status, body, who)
         if shaped is not body:
             head = (JSON, *(pair for pair in head if pair[0] != JSON[0]))
-        return RejectedError(who, response.status, head, shaped, sentence_in(body)[:_PREVIEW_CHARS])
+        return RejectedError(who, status, head, shaped, sentence_in(body)[:_PREVIEW_CHARS])
 
     async def _refusal(self, response: UpstreamResponse, question: Question) -> bytes:
         """The body of a refusal; one that is endless or slow is left as far as it came."""
@@ -184,8 +185,7 @@ class Exchange:
                 break
         if assembler.error is not None:
             status, body = assembler.error
-            said = sentence_in(body)[:_PREVIEW_CHARS]
-            raise RejectedError(self._lease.ref.provider, status, self._own_head().headers, body, said)
+            raise self._rejection(status, self._own_head().headers, body)
         self._deliver_whole(_OK, assembler.finish())
 
     async def _translate(self, response: UpstreamResponse, question: Question) -> None:

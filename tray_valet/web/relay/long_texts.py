@@ -12,11 +12,15 @@ field is found again in the body.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-Fields = dict[str, msgspec.Raw]
+from tray_valet.web.edge.json_faults import MALFORMED
+
+if TYPE_CHECKING:
+    from tray_valet.web.relay.request_body import Fields
+
 _LONG_BYTES = 16 * 1024
 _BYTES_A_LOOK = 4096  # where quotation marks are closer together than that, the parser is quicker
 _MOST_BACKSLASHES = 64  # before a quotation mark; a text that has more is somebody's test
@@ -53,7 +57,7 @@ def fields_of_large(body: bytes | memoryview, decode: Callable[[bytes | memoryvi
             if _MARK_END in name.encode(errors="replace"):
                 return decode(body)
             fields[name] = _found_again(raw, view, texts)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except MALFORMED:
         return decode(body)  # it tells the right place
     return fields
 

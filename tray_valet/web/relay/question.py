@@ -14,8 +14,7 @@ import msgspec
 from tray_valet.core.commands import Lease, Overrides
 from tray_valet.core.dialects import Dialect
 from tray_valet.core.models import ProviderKind
-from tray_valet.web.relay.long_texts import Fields
-from tray_valet.web.relay.request_body import Asked
+from tray_valet.web.relay.request_body import Asked, Fields
 from tray_valet.web.translate.ollama_native import NativeExchange, native_exchange
 from tray_valet.web.translate.ollama_overrides import native_changes, native_overrides, takes_options
 from tray_valet.web.translate.whole_answers import WholeAnswer, assembler_for, can_stream_whole

@@ -55,7 +55,7 @@ Begun = tuple[Lease, Attempt]
 Underway = tuple[Asked, Lease, UpstreamClient, Asking | None]  # between `ask_now` and `expect`
 _MAY_FAIL_OVER = (ProviderUnreachable, UpstreamFailed, TimedOut)
 _MOST_ATTEMPTS = 32
-_CRASH_SEEN_S = 0.2
+_CRASH_SEEN_S = 0.2  # a runner that has ended is missed by then
 _SOON_S = 0.1  # a question that was sent into an end that had begun already
 
 

@@ -17,8 +17,9 @@ from tray_valet.core.errors import InvalidJson, InvalidValue
 from tray_valet.core.models import MIN_CONTEXT_LENGTH, check_model_name
 from tray_valet.web.edge.json_faults import MALFORMED
 from tray_valet.web.edge.known_head import KnownHead
-from tray_valet.web.relay.long_texts import Fields, fields_of_large
+from tray_valet.web.relay.long_texts import fields_of_large
 
+Fields = dict[str, msgspec.Raw]
 _PRIORITY = b"x-request-priority"
 _LONGEST_KEPT_BYTES = 300
 _LARGE_BYTES = 128 * 1024
@@ -81,7 +82,11 @@ def check_texts(fields: Fields) -> None:
         try:
             _decode_any(raw)
         except msgspec.DecodeError as error:
-            raise InvalidJson(f"The body is not valid JSON: {str(error)[:200]}.") from None
+            raise _not_json(error) from None
+
+
+def _not_json(error: Exception) -> InvalidJson:
+    return InvalidJson(f"The body is not valid JSON: {str(error)[:200]}.")
 
 
 def parse_request(body: bytes | memoryview) -> tuple[Fields, str]:
@@ -96,7 +101,7 @@ def parse_request(body: bytes | memoryview) -> tuple[Fields, str]:
     except msgspec.ValidationError:
         raise InvalidJson("The body must be a JSON object ({…}).") from None
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise InvalidJson(f"The body is not valid JSON: {str(error)[:200]}.") from None
+        raise _not_json(error) from None
     key = "model"
     raw = fields.get(key)
     if raw is None and "name" in fields:

@@ -16,7 +16,6 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from tray_valet.core.commands import Valet
-from tray_valet.core.dialects import Dialect
 from tray_valet.core.errors import InvalidValue, NotSupported, ProviderUnreachable, UpstreamFailed
 from tray_valet.core.models import ProviderKind, check_model_name
 from tray_valet.core.snapshot import ProviderView
@@ -116,9 +115,10 @@ class OllamaCommands:
                     {"type": "http.response.start", "status": response.status_code, "headers": headers}
                 )
                 ended = asyncio.Event()
-                await pump(_pieces(response, provider.name, ended), receive, send, closing=self._closing)
+                pieces = _pieces(path, response, provider.name, ended)
+                await pump(pieces, receive, send, closing=self._closing)
                 is_cut = self._closing.is_set() and not ended.is_set()
-                last = stream_error(Dialect.OLLAMA, shutting_down()) if is_cut else b""
+                last = stream_error(path, shutting_down()) if is_cut else b""
                 await send({"type": "http.response.body", "body": last, "more_body": False})
             finally:
                 await response.aclose()
@@ -153,7 +153,9 @@ def _named(fields: dict[str, Any]) -> tuple[str, str]:
     raise InvalidValue("The request names no model.", remedy="Set “model”.", param="model")
 
 
-async def _pieces(response: httpx.Response, provider: str, ended: asyncio.Event) -> AsyncIterator[bytes]:
+async def _pieces(
+    path: str, response: httpx.Response, provider: str, ended: asyncio.Event
+) -> AsyncIterator[bytes]:
     """What comes, until it has `ended`; a connection that breaks ends with a line that says so."""
     import httpx
 
@@ -161,5 +163,5 @@ async def _pieces(response: httpx.Response, provider: str, ended: asyncio.Event)
         async for piece in response.aiter_raw():
             yield piece
     except httpx.HTTPError:
-        yield stream_error(Dialect.OLLAMA, UpstreamFailed(f"{provider} broke off."))
+        yield stream_error(path, UpstreamFailed(f"{provider} broke off."))
     ended.set()
