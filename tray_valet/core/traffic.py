@@ -16,7 +16,7 @@ class Outcome(StrEnum):
     """How a request ended. Every request ends in exactly one of these."""
 
     ANSWERED = "answered"  # the engine's answer went out whole, also one with a 4xx of its own
-    REFUSED = "refused"  # a clear no before any engine was asked: paused, unknown, queue full …
+    REFUSED = "refused"  # a clear no of ours before anything was answered: paused, unknown, queue full …
     FAILED = "failed"  # engines were asked and failed, or fell silent
     CUT = "cut"  # the answer had begun and was ended by a pause, a failure or our own end
     CLIENT_LEFT = "client_left"

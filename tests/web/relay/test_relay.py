@@ -228,6 +228,17 @@ async def test_a_refusal_before_any_engine_was_asked_is_noted_as_one() -> None:
         assert (record.asked, record.provider, record.attempts) == ("llama3", "", 0)
 
 
+async def test_a_request_that_a_pause_takes_back_from_its_engine_and_refuses_is_noted_as_refused() -> None:
+    async with routed([b""]) as (site, engines):
+        asking = asyncio.create_task(site.call("POST", CHAT, ASK))
+        await until(lambda: engines[0].requests)
+        site.valet.start_game("Hades")
+        site.valet.leases[0].revoke(Paused("Hades is running."))
+        assert (await asking).code == "paused"
+        record = noted(site)
+        assert (record.outcome, record.status, record.attempts) == (Outcome.REFUSED, 503, 1)
+
+
 async def test_an_engine_that_fails_is_noted_as_a_failure() -> None:
     async with routed([None]) as (site, _):
         assert (await site.call("POST", CHAT, ASK)).status == 502

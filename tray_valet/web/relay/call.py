@@ -10,7 +10,7 @@ import time
 from tray_valet.core.commands import Lease, Wish
 from tray_valet.core.config_providers import Priority
 from tray_valet.core.dialects import Operation
-from tray_valet.core.errors import ValetError
+from tray_valet.core.errors import Paused, QueueFull, ValetError
 from tray_valet.core.models import ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.web.edge.bodies import ClientGoneError
@@ -23,6 +23,7 @@ from tray_valet.web.relay.token_tail import TokenTail
 
 _NO_WISH = Wish(model="")
 _NOWHERE = ModelRef("", "")
+_OUR_NO = (Paused, QueueFull)  # also to a request that a pause has taken back from its engine
 
 
 class Call:
@@ -104,8 +105,10 @@ class Call:
         """It ends with an error."""
         if self.delivery.has_answer:
             outcome = Outcome.CUT
+        elif self._attempts and not isinstance(error, _OUR_NO):
+            outcome = Outcome.FAILED
         else:
-            outcome = Outcome.FAILED if self._attempts else Outcome.REFUSED
+            outcome = Outcome.REFUSED
         self.settle(outcome, error.code.value)
 
     def end(self) -> None:
