@@ -21,6 +21,7 @@ from typing import Any
 from tray_valet.engine.server_flags import FLAGS, FlagError, apply_flags
 
 _PARENT_LOOK_S = 0.5
+_LAST_WORDS_S = 0.3
 _DEFAULT_PORT = 8080  # llama-server's
 
 
@@ -79,9 +80,10 @@ def _load(xllamacpp: Any, params: Any) -> Any | None:
     try:
         return xllamacpp.Server(params)
     except (RuntimeError, ValueError, OSError) as error:
-        # llama.cpp says so too, from a thread of its own whose last lines may be lost with the process.
-        taken = f" (couldn't bind port {params.port}: address already in use)" if _is_taken(params) else ""
-        _fail(f"{error}{taken}")
+        why = f"couldn't bind port {params.port}: address already in use" if _is_taken(params) else str(error)
+        # llama.cpp knows more, and says it from a thread of its own that would end with the process.
+        time.sleep(_LAST_WORDS_S)
+        _fail(f"{params.model.path}: {why}")
         return None
 
 
