@@ -252,6 +252,18 @@ class AnswerCycle(RequestResponseCycle):
             framing = b"connection: close\r\n" + framing
         self._head = [STATUS_LINE[status], lines, framing]
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether chunks that are framed already may be written from now on, until the last part."""
+        return bool(self.chunked_encoding) and self._head is None and not self.response_complete
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """Send a chunk that is framed already, if the client is there and takes it; whether that was so."""
+        if self.disconnected or self.flow.write_paused:
+            return False
+        self.transport.write(chunk)
+        return True
+
     def write(self, body: bytes, *, has_more: bool) -> None:
         """Send a part of the body, and before the first the head. A client that is gone gets nothing."""
         if self.disconnected:

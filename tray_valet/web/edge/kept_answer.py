@@ -18,6 +18,7 @@ class KeptAnswer:
     """A `DirectAnswer`, and its `AnswerWriter`."""
 
     is_writable = True
+    takes_chunks = False
 
     def __init__(self, body: bytes) -> None:
         """`body`: the request's."""
@@ -38,6 +39,10 @@ class KeptAnswer:
     def write(self, body: bytes, *, has_more: bool) -> None:
         """Keep a part of the body."""
         self._messages.append({"type": "http.response.body", "body": body, "more_body": has_more})
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """No: there is no HTTP here."""
+        return False
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Nobody leaves."""

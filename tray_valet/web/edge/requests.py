@@ -72,6 +72,15 @@ class AnswerWriter(Protocol):
         """A part of the answer's body; a client that is gone gets nothing."""
         ...
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether chunks that are framed already may be written from now on, until the last part."""
+        ...
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """Write one, as HTTP/1.1 has them, if the client `is_writable`; whether that was so."""
+        ...
+
     def when_gone(self, call: Callable[[], None] | None) -> None:
         """Have `call` called when the client leaves, soon if it has left already; None: nothing any more."""
         ...

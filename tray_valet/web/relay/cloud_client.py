@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from tray_valet.core.errors import ProviderUnreachable, UpstreamFailed
 from tray_valet.web.relay.upstream_client import (
     CONNECT_TIMEOUT_S,
-    OnData,
     UpstreamRequest,
     UpstreamResponse,
 )
-from tray_valet.web.relay.upstream_connection import Connection
+from tray_valet.web.relay.upstream_connection import Connection, Listener
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +36,7 @@ class CloudClient:
         return
 
     async def open(
-        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+        self, request: UpstreamRequest, listener: Listener | None = None, sent: Connection | None = None
     ) -> UpstreamResponse:
         """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed."""
         import httpx

@@ -123,6 +123,13 @@ class Delivery:
             self.answer_bytes += len(piece)
             self.client.write(piece, has_more=True)
 
+    @property
+    def frame_end(self) -> bytes | None:
+        """What ends a frame, where whole frames may go past this to the client in chunks of HTTP's, until
+        something is written here; else None."""
+        whole = self._whole
+        return whole.end if whole is not None and whole.is_between and self.client.takes_chunks else None
+
     def finish(self, piece: bytes = b"") -> None:
         """The last bytes, and the end."""
         if self._whole is not None:

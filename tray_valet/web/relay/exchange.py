@@ -90,7 +90,7 @@ class Exchange:
             return False
         self._silence.begins()
         self._response = sent
-        sent.expect(self._passing.on_data, on_wake)
+        sent.expect(self._passing, on_wake)
         return True
 
     @property
@@ -141,9 +141,9 @@ class Exchange:
     # -- asking ----------------------------------------------------------------------------------------
 
     async def _open(self, asking: Asking) -> UpstreamResponse:
-        on_data = None if asking.question.is_translated else self._passing.on_data
+        listener = None if asking.question.is_translated else self._passing
         self._silence.begins()
-        self._response = response = await self._client.open(asking.request, on_data, asking.connection)
+        self._response = response = await self._client.open(asking.request, listener, asking.connection)
         self._silence.is_over()
         return response
 

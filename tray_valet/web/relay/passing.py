@@ -6,8 +6,11 @@ for each piece would cost more than the piece. Must not: judge refusals (`exchan
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tray_valet.core.commands import Lease
 from tray_valet.core.errors import UpstreamFailed
+from tray_valet.web.relay.chunk_passing import ChunkPassing
 from tray_valet.web.relay.delivery import Delivery
 from tray_valet.web.relay.ends import Silence
 from tray_valet.web.relay.passed_headers import PassedHead, head_downstream, is_short
@@ -27,9 +30,10 @@ async def next_chunk(response: UpstreamResponse, silence: Silence) -> bytes | No
 
 
 class Passing:
-    """One answer. `on_data` is for the engine's connection, `run` for the task that waits for the end."""
+    """One answer. The engine's connection tells what comes; `run` is for the task that waits for the end."""
 
     __slots__ = (
+        "_chunks",
         "_delivery",
         "_has_begun",
         "_is_over",
@@ -47,6 +51,7 @@ class Passing:
         self._has_begun = False  # the head is on its way
         self._is_over = False
         self._is_tasks_turn = False  # the beginning is its
+        self._chunks: ChunkPassing | None = None
 
     @property
     def is_over(self) -> bool:
@@ -79,6 +84,16 @@ class Passing:
         delivery.write(chunk)
         self._tail.add(chunk)
         return True
+
+    def by_chunks(self) -> Callable[[bytes], bool] | None:
+        """What passes on whole chunks as they are from here on; None where that can't be."""
+        frame_end = self._delivery.frame_end if self._has_begun else None
+        if frame_end is None:
+            return None
+        chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = ChunkPassing(self._delivery, self._tail, self._silence, frame_end)
+        return chunks.take
 
     async def run(self, response: UpstreamResponse) -> None:
         """Pass on the answer, or what is left of it. Raises UpstreamFailed if it breaks off."""

@@ -11,7 +11,7 @@ import re
 from tray_valet.core.dialects import Framing
 
 _KEPT_BYTES = 8 * 1024
-_MOST_BYTES = 4 * _KEPT_BYTES  # then all but so many are dropped
+MOST_BYTES = 4 * _KEPT_BYTES  # then all but so many are dropped
 _HEAD_BYTES = _END_BYTES = 2048
 _LINES_OF_TWO_EVENTS = 3 + 2 * 3  # after the end of a third: a name, the data, a blank line
 _USAGE = b'"usage"'
@@ -31,58 +31,56 @@ _ANTHROPIC = b"message_start"
 class TokenTail:
     """Remembers the end of an answer."""
 
-    __slots__ = ("_head", "_kept_bytes", "_newlines", "_pieces", "framing")
+    __slots__ = ("_head", "_newlines", "framing", "kept")
 
     def __init__(self) -> None:
         self._head = b""
-        self._pieces: list[bytes] = []
-        self._kept_bytes = 0
+        self.kept = bytearray()  # of the answer; who adds to it by itself calls `trim` now and then
         self._newlines = 0  # in what was dropped
         self.framing: Framing | None = None  # of a stream, whose events are counted
 
     def add(self, piece: bytes) -> None:
         """Take the next bytes of the answer."""
-        self._pieces.append(piece)
-        self._kept_bytes += len(piece)
-        if self._kept_bytes > _MOST_BYTES:
-            self._drop_all_but_the_end()
+        kept = self.kept
+        kept += piece
+        if len(kept) > MOST_BYTES:
+            self.trim()
 
-    def _drop_all_but_the_end(self) -> None:
-        whole = b"".join(self._pieces)
+    def trim(self) -> None:
+        """Drop all but the end, when more than `MOST_BYTES` are kept."""
+        kept = self.kept
         if self.framing is not None:
-            self._head = self._head or whole[:_HEAD_BYTES]
-            self._newlines += whole.count(b"\n", 0, -_KEPT_BYTES)
-        self._pieces = [whole[-_KEPT_BYTES:]]
-        self._kept_bytes = _KEPT_BYTES
+            self._head = self._head or bytes(kept[:_HEAD_BYTES])
+            self._newlines += kept.count(b"\n", 0, -_KEPT_BYTES)
+        del kept[:-_KEPT_BYTES]
 
     def tokens(self) -> tuple[int | None, int | None]:
         """(prompt, completion); None = not told. A stream that tells nothing: its events are counted."""
-        pieces = self._pieces
-        text = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        text = self.kept
         end = self._end_of(text)
         place = _place_of_figures(end)
         prompt = _figure(_PROMPT, end, place)
         completion = _figure(_COMPLETION, end, place)
         if self.framing is not None:
-            head = self._head or text[:_HEAD_BYTES]
+            head = self._head or bytes(text[:_HEAD_BYTES])
             if prompt is None and _ANTHROPIC in head:  # it tells it at the beginning
                 prompt = _figure(_PROMPT, head, head.find(_USAGE))
             if completion is None:
                 completion = self._events(head, text, end)
         return prompt, completion
 
-    def _end_of(self, text: bytes) -> bytes:
+    def _end_of(self, text: bytearray) -> bytes:
         """So much of the end that the figures are in it: they come with the last event, or the last but one.
 
         As a rule these are short; to look through more would cost more than all the rest.
         """
         if self.framing is not None:
-            end = text[-_END_BYTES:]
+            end = bytes(text[-_END_BYTES:])
             if end.count(b"\n") >= _LINES_OF_TWO_EVENTS:
                 return end
-        return text[-_KEPT_BYTES:]
+        return bytes(text[-_KEPT_BYTES:])
 
-    def _events(self, head: bytes, text: bytes, end: bytes) -> int | None:
+    def _events(self, head: bytes, text: bytearray, end: bytes) -> int | None:
         """How many pieces of text came, as far as that can be told by line breaks; None = none."""
         newlines = self._newlines + text.count(b"\n")
         if self.framing is Framing.EVENTS:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tray_valet.core.errors import ProviderUnreachable
-from tray_valet.web.relay.upstream_connection import Connection, StaleConnectionError
+from tray_valet.web.relay.upstream_connection import Connection, Listener, StaleConnectionError
 
 Headers = list[tuple[bytes, bytes]]
 Pieces = list[bytes | memoryview]
@@ -95,9 +94,6 @@ class UpstreamResponse(Protocol):
         ...
 
 
-OnData = Callable[[UpstreamResponse], bool]
-
-
 class UpstreamClient(Protocol):
     """Asks upstreams."""
 
@@ -107,11 +103,11 @@ class UpstreamClient(Protocol):
         ...
 
     async def open(
-        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+        self, request: UpstreamRequest, listener: Listener | None = None, sent: Connection | None = None
     ) -> UpstreamResponse:
         """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed.
 
-        `sent`: what `send` has returned for this request. `on_data` may also never be called.
+        `sent`: what `send` has returned for this request. The listener may also never be told anything.
         """
         ...
 
@@ -156,7 +152,7 @@ class LocalClient:
         return connection
 
     async def open(
-        self, request: UpstreamRequest, on_data: OnData | None = None, sent: Connection | None = None
+        self, request: UpstreamRequest, listener: Listener | None = None, sent: Connection | None = None
     ) -> Connection:
         """Ask, and return with the answer's head. Raises ProviderUnreachable, UpstreamFailed.
 
@@ -164,7 +160,7 @@ class LocalClient:
         """
         connection = sent
         if connection is None and (connection := self.send(request)) is not None:
-            connection.expect(on_data)
+            connection.expect(listener)
         if connection is not None:
             try:
                 await connection.head()
@@ -174,7 +170,7 @@ class LocalClient:
                 return connection
         connection = await self._connect(request.head.address, request.who)
         _send(connection, request)
-        connection.expect(on_data)
+        connection.expect(listener)
         await connection.head()
         return connection
 

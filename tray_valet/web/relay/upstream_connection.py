@@ -38,6 +38,21 @@ class Pool(Protocol):
     def keep(self, connection: Connection) -> None: ...
 
 
+class Listener(Protocol):
+    """Who passes an answer on as it comes. What it raises is raised where somebody waits for the answer."""
+
+    def on_data(self, response: Connection) -> bool:
+        """More than before has come, and somebody waits for it; whether that one may sleep on."""
+        ...
+
+    def by_chunks(self) -> Callable[[bytes], bool] | None:
+        """Who looks at what comes from here on, before anybody else, as long as it takes that; None: nobody.
+
+        It takes nothing but single chunks of the body that are whole, framing and all.
+        """
+        ...
+
+
 class Connection(asyncio.Protocol):
     """One connection, and the answer on it. It is its parser's listener too."""
 
@@ -71,7 +86,9 @@ class Connection(asyncio.Protocol):
         self._is_framed = False  # its end is told by a length or by chunks
         self._keeps = False
         self._error: Exception | None = None
-        self._on_data: Callable[[Connection], bool] | None = None
+        self._is_between_chunks = False  # as far as the parser knows
+        self._on_chunk: Callable[[bytes], bool] | None = None  # looks at what comes before it is parsed
+        self._listener: Listener | None = None
         self._on_wake: Callable[[], None] | None = None
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -113,16 +130,14 @@ class Connection(asyncio.Protocol):
 
     def expect(
         self,
-        on_data: Callable[[Connection], bool] | None,
+        listener: Listener | None,
         on_wake: Callable[[], None] | None = None,
     ) -> None:
         """Say who is interested in the answer, before the loop goes on.
 
-        `on_data` is called when more than before has come and somebody waits for it, here or in `read_chunk`;
-        it says whether that one may sleep on. What it raises is raised there. Where nobody waits yet,
-        `on_wake` is called once instead of waking.
+        Where nobody waits for it yet, `on_wake` is called once instead of waking.
         """
-        self._on_data, self._on_wake = on_data, on_wake
+        self._listener, self._on_wake = listener, on_wake
 
     async def head(self) -> None:
         """Wait for the head of the answer. Raises StaleConnectionError, UpstreamFailed; then (and when it is
@@ -142,7 +157,7 @@ class Connection(asyncio.Protocol):
 
     def leave_to_task(self) -> None:
         """Somebody is going to wait for it: `on_wake` is not called any more."""
-        self._on_wake = None
+        self._on_wake = self._on_chunk = None
 
     def take(self) -> bytes:
         """All that has come and was not read yet; b"" = nothing."""
@@ -175,8 +190,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Keep the connection if the answer is over and another may follow; else close it."""
-        self._is_waiting_for_answer = False
-        self._on_data = self._on_wake = None
+        self._let_go()
         if self.is_complete and self._keeps and self.is_usable and not self._is_reading_paused:
             self._client.keep(self)
         else:
@@ -184,10 +198,13 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close it at once: the engine notices that nobody listens."""
-        self._is_waiting_for_answer = False
-        self._on_data = self._on_wake = None
+        self._let_go()
         if self._transport is not None:
             self._transport.abort()
+
+    def _let_go(self) -> None:
+        self._is_waiting_for_answer = False
+        self._listener = self._on_wake = self._on_chunk = None
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -215,6 +232,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of an answer, or what nobody asked for."""
+        on_chunk = self._on_chunk
+        if on_chunk is not None:
+            try:
+                if on_chunk(data):
+                    return  # the parser, between two chunks, is where it was
+            except Exception as error:  # noqa: BLE001  # as in `_tell`
+                self._error, self._on_chunk = error, None
+                self._wake()
+                return
+            self._on_chunk = None
         if not self._is_waiting_for_answer or self.is_complete:
             self._keeps = False
             self.abort()
@@ -229,23 +256,29 @@ class Connection(asyncio.Protocol):
             return
         if self._has_head:
             waiter = self._waiter
+            # Who works on the answer without being awaited looks by itself.
             if self._on_wake is not None if waiter is None else not waiter.done():
-                self._tell()  # who works on the answer without being awaited looks by itself
+                listener = self._tell()
+                # Between two chunks: in the middle of one's first line no line ends, and behind that line the
+                # parser knows of it.
+                if listener is not None and self._is_between_chunks and data.endswith(b"\r\n"):
+                    self._on_chunk = listener.by_chunks()
         elif self._head_bytes > 2 * _MAX_HEAD_BYTES:  # with preliminary ones
             self._fail(UpstreamFailed(f"{self._who} does not come to the end of its answer's head."))
             return
         if self._unread_bytes > _UNREAD_BYTES:
             self._limit_unread()
 
-    def _tell(self) -> None:
-        """Have what has come passed on; wake who waits where that takes more."""
-        on_data = self._on_data
+    def _tell(self) -> Listener | None:
+        """Have what has come passed on; wake who waits where that takes more. Returns who may get more."""
+        listener = self._listener
         try:
-            if on_data is not None and on_data(self):
-                return
+            if listener is not None and listener.on_data(self):
+                return listener
         except Exception as error:  # noqa: BLE001  # a callback's guard: it is raised where one waits
             self._error = error
         self._wake()
+        return None
 
     def _limit_unread(self) -> None:
         """Take no more from the socket for now."""
@@ -303,6 +336,14 @@ class Connection(asyncio.Protocol):
         self._keeps = self._parser.should_keep_alive() and not self._is_head_only
         if self._is_head_only:
             self.is_complete = True
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk is over, with the line break behind it."""
+        self._is_between_chunks = True
 
     def on_body(self, body: bytes) -> None:
         """Bytes of the body."""

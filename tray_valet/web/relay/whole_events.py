@@ -14,15 +14,20 @@ class WholeEvents:
     """Holds back the unfinished end of a stream of events. Engines write events whole: it holds nothing, as a
     rule."""
 
-    _between = b"\n\n"  # what ends a frame, also one that is half sent
+    end = b"\n\n"  # what ends a frame, also one that is half sent
 
     def __init__(self) -> None:
         self._rest = b""
         self._is_inside = False  # the beginning of the present frame has been passed on
 
+    @property
+    def is_between(self) -> bool:
+        """Whether all that came has been passed on, and the next byte begins a frame."""
+        return not self._rest and not self._is_inside
+
     def pass_on(self, chunk: bytes) -> bytes:
         """All that is whole, with this chunk; may be empty."""
-        if not self._rest and chunk.endswith(self._between):
+        if not self._rest and chunk.endswith(self.end):
             self._is_inside = False
             return chunk
         data = self._rest + chunk if self._rest else chunk
@@ -44,7 +49,7 @@ class WholeEvents:
     def cut(self) -> bytes:
         """What must be sent before a frame of our own: the end of one that is half sent, or nothing."""
         self._rest = b""
-        return self._between if self._is_inside else b""
+        return self.end if self._is_inside else b""
 
     @staticmethod
     def _end_of_last(data: bytes) -> int:
@@ -54,7 +59,7 @@ class WholeEvents:
 class WholeLines(WholeEvents):
     """The same for lines."""
 
-    _between = b"\n"
+    end = b"\n"
 
     @staticmethod
     def _end_of_last(data: bytes) -> int:
