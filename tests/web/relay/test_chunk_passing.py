@@ -94,7 +94,7 @@ class _Pool:
 class Stream:
     """One answer between two sockets that are not there; nobody waits for it in a task."""
 
-    def __init__(self, path: str = CHAT, *, is_http_10: bool = False) -> None:
+    def __init__(self, path: str = CHAT, *, is_http_10: bool = False, has_head: bool = True) -> None:
         loop = asyncio.get_running_loop()
         self.client, self.engine = Socket(), Socket()
         self.server = _Server(self.client)
@@ -110,8 +110,9 @@ class Stream:
         self.connection.send([b"?"], who="it")
         self.wakes = 0
         self.connection.expect(self.passing, self._wake)
-        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: %b\r\n\r\n" % KINDS[path]
-        self.connection.data_received(head)
+        self.head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: %b\r\n\r\n" % KINDS[path]
+        if has_head:
+            self.feed(self.head)
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -311,6 +312,31 @@ async def test_any_stream_in_any_pieces_is_the_same_to_the_client(seed: int, qui
     assert stream.tail.tokens() == plain.tokens()
     assert quick
     assert stream.silence.is_heard
+
+
+async def test_the_first_frame_goes_out_before_the_rest_of_a_burst_is_parsed() -> None:
+    stream = Stream(has_head=False)
+    stream.feed(stream.head + chunk(EVENT) * 30)
+    assert stream.client.written[0].endswith(b"\r\n\r\n" + chunk(EVENT))
+    assert len(stream.client.written) == 2
+    stream.feed(b"0\r\n\r\n")
+    assert stream.body == EVENT * 30
+    assert stream.passing.is_over
+
+
+@pytest.mark.parametrize("length", [None, 5_000])
+async def test_a_whole_answer_may_look_like_that(length: int | None) -> None:
+    body = b'{"a":"b"}\n\r\n' + b" " * 4_988
+    stream = Stream(has_head=False)
+    framed = chunk(body) + b"0\r\n\r\n" if length is None else body
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    stream.feed(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b\r\n\r\n%b" % (framing, framed))
+    if length is None:
+        assert stream.wakes == 1, "a task puts it together"
+        assert stream.connection.take() == body
+    else:
+        assert stream.body == body
+        assert stream.passing.is_over
 
 
 async def test_a_long_stream_keeps_no_more_than_its_end() -> None:

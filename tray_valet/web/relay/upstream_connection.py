@@ -18,6 +18,8 @@ import httptools
 from tray_valet.core.errors import UpstreamFailed, ValetError
 
 _UNREAD_BYTES = 64 * 1024  # more than that unread, and the engine has to wait
+_LONG_BYTES = 1024  # of an answer's beginning: its first frame is passed on before the rest is parsed
+_LINE_AND_CHUNK = b"\n\r\n"  # ends a chunk of whole frames, and a head
 _MAX_HEAD_BYTES = 64 * 1024
 _MOST_LINES = 256
 _LENGTH_OF_LENGTH = len(b"content-length")
@@ -247,6 +249,10 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         if not self._has_head:
+            if len(data) > _LONG_BYTES and (end := _end_of_first_frame(data)):
+                self.data_received(data[:end])
+                self.data_received(data[end:])
+                return
             self._has_begun = True
             self._head_bytes += len(data)
         try:
@@ -357,6 +363,13 @@ class Connection(asyncio.Protocol):
             self._is_interim = False
         else:
             self.is_complete = True
+
+
+def _end_of_first_frame(data: bytes) -> int:
+    """Where the first chunk ends that ends with a line, behind the head; 0 = it is not there, or is all."""
+    head = data.find(_LINE_AND_CHUNK)
+    end = data.find(_LINE_AND_CHUNK, head + 1, head + _LONG_BYTES) + len(_LINE_AND_CHUNK)
+    return end if 0 <= head < end < len(data) else 0
 
 
 @lru_cache(maxsize=128)  # an engine's heads are the same but for their length, for a second at least
