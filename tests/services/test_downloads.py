@@ -217,6 +217,7 @@ async def test_c8_a_cancelled_download_ends_at_once_and_never_comes_back(tmp_pat
     async with Bench(tmp_path, provider).running() as bench:
         begun = await bench.store.pull("x")
         await bench.reaches(begun.id, DownloadState.RUNNING)
+        await provider.begins()
         await bench.store.cancel(begun.id)
         assert bench.state(begun.id) is DownloadState.CANCELLED
         assert provider.left == ["x"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.services.house import FakeProvider, House
 from tray_valet.core import events as ev
 from tray_valet.core.config import EvictionSettings, Settings
 from tray_valet.core.config_layers import build_settings
 from tray_valet.core.config_tree import Origin, Place, from_plain
-from tray_valet.core.models import LoadRequest, ModelRef
+from tray_valet.core.errors import LoadFailed
+from tray_valet.core.models import LoadedModel, LoadRequest, ModelRef, Observation
 from tray_valet.core.watchdog import State
 from tray_valet.services.catalog import Catalog
 from tray_valet.services.model_states import ModelStates
@@ -54,6 +57,37 @@ async def test_a_model_is_starting_ready_stopping_and_off(tmp_path: Path) -> Non
         assert told.now()["a"] == "off"
         steps = [ev.kind_of(fact) for fact in house.facts if isinstance(fact, ev.STEPS)]
         assert steps == ["model_loading", "model_ready", "model_unloading", "model_gone"]
+
+
+async def test_a_load_that_failed_is_not_told_as_loading_any_more(tmp_path: Path) -> None:
+    provider = _TellsItsLoads()
+    async with House(tmp_path, provider, FAST).running() as house:
+        slot = house.fleet.slots["fake"]
+        loading = asyncio.create_task(house.loader.ensure(slot, LoadRequest(model="a")))
+        async with asyncio.timeout(30):
+            await provider.has_begun.wait()
+        await house.fleet.refresh([slot])
+        assert Told(house).now()["a"] == "loading"
+        provider.fails.set()
+        with pytest.raises(LoadFailed):
+            await loading
+        assert Told(house).now()["a"] == "failed"
+
+
+class _TellsItsLoads(FakeProvider):
+    """Its loads fail, when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun, self.fails = asyncio.Event(), asyncio.Event()
+
+    async def observe(self) -> Observation:
+        return Observation(loading=("a",) if self.has_begun.is_set() and not self.fails.is_set() else ())
+
+    async def load(self, request: LoadRequest) -> LoadedModel:
+        self.has_begun.set()
+        await self.fails.wait()
+        raise LoadFailed("It is broken.")
 
 
 async def test_loads_to_bring_a_model_back_are_told_too(tmp_path: Path) -> None:
