@@ -76,6 +76,7 @@ def test_an_ollama_that_hangs_delays_nobody_loses_its_runner_and_gets_its_model_
     assert set(valet.loaded()) == {"big:latest", "one"}
 
 
+@pytest.mark.slow
 def test_a_hundred_clients_through_three_pauses_each_get_an_answer_or_a_clear_refusal(
     valet: ValetProcess, ollama: OllamaStandin
 ) -> None:
