@@ -273,3 +273,16 @@ def test_the_reason_is_what_was_the_matter_with_the_first_choice(
     told = reason_for(CANDIDATES[chosen], CANDIDATES, standings, failed, is_alias=True, path="/v1/rerank")
     assert told == reason
     assert told.isascii()
+
+
+def test_a_candidate_that_does_not_exist_is_a_reason_too() -> None:
+    names = ("local/lost", "boxes/none", "local/qwen-7b", "ollama/gone", "ollama/llama3")
+    route = RouteSettings(candidates=tuple(map(candidate, names)))
+    settings = Settings(routes={"r": route}, pools=SETTINGS.pools)
+    plan = plan_of("r", settings, Known())
+    assert plan is not None
+    candidates = candidates_of(plan, lambda _: Load())
+    reasons = [reason_for(c, candidates, (OPEN, OPEN), {}, is_alias=True, path="/") for c in candidates]
+    assert reasons == ["fallback: local has no lost"] * 2
+    alone = reason_for(candidates[1], candidates[1:], (OPEN,), {}, is_alias=True, path="/")
+    assert alone == "fallback: ollama has no gone"

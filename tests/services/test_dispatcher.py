@@ -112,13 +112,13 @@ class Client:
         ("other/a", ("other/a", "model")),
         ("x", ("other/x", "model")),
         ("alias", ("fake/a", "alias")),
-        ("half", ("other/x", "alias")),
+        ("half", ("other/x", "fallback: fake has no none")),
     ],
 )
 async def test_a_name_means_one_model(
     house: House, other: FakeProvider, asked: str, where: tuple[str, str]
 ) -> None:
-    with_routes(house, alias=route("fake/a", "other/x"), half=route("nobody/a", "fake/none", "other/x"))
+    with_routes(house, alias=route("fake/a", "other/x"), half=route("fake/none", "nobody/a", "other/x"))
     async with house.running():
         assert await served(house, asked) == where
         assert await served(house, asked) == where, "the second time without a load"

@@ -13,8 +13,8 @@ from tests.services.house import FakeProvider, House
 from tray_valet.core import events as ev
 from tray_valet.core.commands import Wish
 from tray_valet.core.config import EvictionSettings, Settings
-from tray_valet.core.errors import ProviderUnreachable, UnknownModel, ValetError
-from tray_valet.core.models import ModelRef
+from tray_valet.core.errors import LoadFailed, ProviderUnreachable, UnknownModel, ValetError
+from tray_valet.core.models import LoadRequest, ModelRef
 from tray_valet.core.traffic import Exchanged, Outcome
 from tray_valet.core.watchdog import State
 from tray_valet.services.activity import Activity
@@ -244,6 +244,22 @@ async def test_a_model_that_is_unloaded_while_it_is_being_brought_back_stays_out
         assert house.journal.missing == ()
         assert house.seen(ev.RestoreFailed) == []
         assert provider.calls.count(("load", "a")) == 1
+
+
+async def test_a_load_that_an_unload_ends_is_one_that_it_ended(tmp_path: Path) -> None:
+    provider = FakeProvider()
+    provider.load_s = 30.0
+    house = House(tmp_path, provider, EvictionSettings(drain_seconds=0.2))
+    async with house.running():
+        loading = asyncio.create_task(house.loader.ensure(house.fleet.slots["fake"], LoadRequest(model="a")))
+        async with asyncio.timeout(30):
+            while A not in house.loader.loading:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+        valet = valet_in(house, tmp_path, 0.2)
+        assert await valet.unload("a") == (A,)
+        with pytest.raises(LoadFailed, match="was unloaded while it was loading"):
+            await loading
+        assert [entry.kind for entry in valet.activity()] == ["model_unloaded"]
 
 
 async def test_a_load_at_a_provider_that_does_not_answer_leaves_the_pause_as_it_is(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[ModelRef, ...]
     overrides: Overrides | None = None
     is_pool: bool = False
+    left_out: str = ""  # why the route's candidate before it is none: “local has no x”; "" = there is none
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     overrides: Overrides | None = None
     is_pooled: bool = False
+    left_out: str = ""  # as in its step
 
     @property
     def context_length(self) -> int | None:
@@ -142,9 +144,11 @@ def no_candidate(alias: str) -> UnknownModel:
 def _plan_of_route(route: RouteSettings, settings: Settings, directory: Directory) -> Plan | None:
     keep_alive_s = go_seconds(route.keep_alive)
     steps = []
+    left_out = ""
     for candidate in route.candidates:
         members = members_of(candidate, settings, directory)
         if not members:
+            left_out = left_out or f"{candidate.provider} has no {candidate.model}"
             continue
         overrides = Overrides(
             set=candidate.set,
@@ -157,8 +161,10 @@ def _plan_of_route(route: RouteSettings, settings: Settings, directory: Director
                 members=members,
                 overrides=None if overrides == Overrides() else overrides,
                 is_pool=candidate.provider in settings.pools,
+                left_out=left_out,
             )
         )
+        left_out = ""
     if not steps:
         return None
     return Plan(
@@ -248,6 +254,7 @@ def candidates_of(plan: Plan, load_of: Callable[[ModelRef], Load]) -> tuple[Cand
                     step=number,
                     overrides=step.overrides,
                     is_pooled=step.is_pool and len(members) > 1,
+                    left_out=step.left_out,
                 ),
             )
     return tuple(found.values())
@@ -304,6 +311,8 @@ def reason_for(
 ) -> str:
     """Why this candidate, in plain ASCII words: `alias`, `model`, `fallback: paused` …"""
     for candidate, standing in zip(candidates, standings, strict=True):
+        if candidate.left_out:
+            return f"fallback: {candidate.left_out}"
         if candidate is chosen:
             break
         if why := _why_not(candidate, standing, failed, path):

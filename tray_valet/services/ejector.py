@@ -38,7 +38,7 @@ class Ejector:
         self._drain_s = drain_s
 
     async def unload(self, targets: Iterable[tuple[Slot, str]]) -> tuple[ModelRef, ...]:
-        """Unload these models, all at once; return those that were loaded, once they are gone.
+        """Unload these models, all at once; return those that were loaded or loading, once they are gone.
 
         Each is tried; then the first failure is raised, if there was one.
         """
@@ -54,13 +54,13 @@ class Ejector:
         return tuple(result for result in results if isinstance(result, ModelRef))
 
     async def _unload_one(self, slot: Slot, name: str) -> ModelRef | None:
-        """Unload one; None where it was not loaded."""
+        """Unload one; None where it was not loaded, nor being loaded."""
         ref = ModelRef(slot.name, name)
-        loaded = self._fleet.is_loaded(ref)
+        loaded, was_loading = self._fleet.is_loaded(ref), ref in self._loader.loading
         await self._loader.unload(slot, name, drain=self._end_answers)
-        if loaded is None:
+        if loaded is None and not was_loading:
             return None
-        self._record(ev.ModelUnloaded(model=name, size_bytes=loaded.size_bytes))
+        self._record(ev.ModelUnloaded(model=name, size_bytes=loaded.size_bytes if loaded is not None else 0))
         return ref
 
     async def _end_answers(self, ref: ModelRef) -> None:

@@ -24,6 +24,7 @@ from tray_valet.core.routing import (
     candidates_of,
     no_candidate,
     plan_of,
+    reason_for,
 )
 from tray_valet.services.fleet import LIST_ROUNDS, Fleet, Slot
 
@@ -105,7 +106,9 @@ class RouteBook:
                     candidate=candidate,
                     slot=slot,
                     demand=slot.demand(candidate.ref.model),
-                    reason="alias" if ways.plan.is_alias else "model",
+                    reason=reason_for(
+                        candidate, (candidate,), (Standing.OPEN,), {}, is_alias=ways.plan.is_alias, path=path
+                    ),
                 )
         return door
 
