@@ -284,5 +284,14 @@ def test_a_candidate_that_does_not_exist_is_a_reason_too() -> None:
     candidates = candidates_of(plan, lambda _: Load())
     reasons = [reason_for(c, candidates, (OPEN, OPEN), {}, is_alias=True, path="/") for c in candidates]
     assert reasons == ["fallback: local has no lost"] * 2
+    assert candidates[0].left_out == "local has no lost"
     alone = reason_for(candidates[1], candidates[1:], (OPEN,), {}, is_alias=True, path="/")
     assert alone == "fallback: ollama has no gone"
+
+
+def test_a_pool_that_has_not_told_what_it_has_is_not_said_to_lack_it() -> None:
+    pools = {"far": PoolSettings(providers=("away", "lan"))}
+    route = RouteSettings(candidates=(candidate("far/x"), candidate("local/qwen-7b")))
+    plan = plan_of("r", Settings(routes={"r": route}, pools=pools), Known())
+    assert plan is not None
+    assert [step.left_out for step in plan.steps] == ["far may have no x"]

@@ -148,7 +148,7 @@ def _plan_of_route(route: RouteSettings, settings: Settings, directory: Director
     for candidate in route.candidates:
         members = members_of(candidate, settings, directory)
         if not members:
-            left_out = left_out or f"{candidate.provider} has no {candidate.model}"
+            left_out = left_out or _why_left_out(candidate, settings, directory)
             continue
         overrides = Overrides(
             set=candidate.set,
@@ -185,6 +185,14 @@ def members_of(
         return pool_members(pool, model, directory)
     ref = directory.find(model, place) or directory.presume(model, place)
     return (ref,) if ref is not None else ()
+
+
+def _why_left_out(candidate: CandidateSettings, settings: Settings, directory: Directory) -> str:
+    model, place = candidate.model, candidate.provider
+    pool = settings.pools.get(place)
+    if pool is not None and any(directory.presume(model, provider) for provider in pool.providers):
+        return f"{place} may have no {model}"
+    return f"{place} has no {model}"
 
 
 def _step_of_name(name: str, settings: Settings, directory: Directory) -> Step | None:

@@ -220,9 +220,9 @@ class Loader:
         try:
             loaded = await slot.provider.load(self._as_it_may_be(ref, request))
         except ValetError as error:
+            self._note_failure(slot, ref, error, makes_room)
             if ref.model in slot.loading:
                 await self._fleet.refresh([slot])  # else it would be said to load until the next look
-            self._note_failure(slot, ref, error, makes_room)
             raise
         self._fleet.clear(slot, ConditionType.LOAD_FAILED)
         self.revival.note_started(ref)

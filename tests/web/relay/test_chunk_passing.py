@@ -14,6 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from tests.web.fake_valet import FakeLease
 from tray_valet.core.dialects import OPERATIONS, Framing
+from tray_valet.core.errors import UpstreamFailed
 from tray_valet.core.models import ModelRef, Upstream
 from tray_valet.web.edge.answer_cycle import AnswerCycle
 from tray_valet.web.edge.answer_head import AnswerHead
@@ -209,6 +210,7 @@ async def test_a_mistake_of_ours_is_raised_where_somebody_waits(monkeypatch: pyt
     monkeypatch.setattr(stream.client, "write", fails)
     stream.feed(chunk(EVENT))
     assert stream.wakes == 1
+    stream.feed(chunk(EVENT), b"0\r\n\r\n")
     with pytest.raises(RuntimeError, match="mine"):
         await stream.connection.read_chunk()
 
@@ -238,9 +240,12 @@ async def test_other_chunks_are_taken_apart(odd: bytes, quick: list[bytes]) -> N
     assert stream.passing.is_over
 
 
-@pytest.mark.parametrize(
-    "bad", [b"-2\r\n", b"0x5\r\nab\n\n\r\n", b"\r\n\r\n", b"3\r\nab\n\n\r\n", b" 4\r\nab\n\n\r\n"]
-)
+BAD = [b"-2\r\n", b"0x5\r\nab\n\n\r\n", b"\r\n\r\n", b"3\r\nab\n\n\r\n", b"+4\r\nab\n\n\r\n"]
+# No chunk is as long as these; a reader that passes over a line break would see an end, and a second answer.
+FORGED = [b"\n0\r\n\r\n" + b"x" * (size_bytes - 10) + b"\n\n\r\n" for size_bytes in (21, 262, 4103)]
+
+
+@pytest.mark.parametrize("bad", BAD + FORGED)
 async def test_what_is_no_chunk_ends_the_answer(bad: bytes, quick: list[bytes]) -> None:
     stream = Stream()
     stream.feed(chunk(EVENT), chunk(EVENT), bad)
@@ -322,6 +327,26 @@ async def test_the_first_frame_goes_out_before_the_rest_of_a_burst_is_parsed() -
     stream.feed(b"0\r\n\r\n")
     assert stream.body == EVENT * 30
     assert stream.passing.is_over
+
+
+@pytest.mark.parametrize(
+    "interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"]
+)
+async def test_preliminary_heads_without_end_are_no_depth(interim: bytes) -> None:
+    stream = Stream(has_head=False)
+    stream.feed(interim * 2_000 + stream.head + chunk(EVENT) * 3 + b"0\r\n\r\n")
+    assert stream.body == EVENT * 3
+    assert stream.passing.is_over
+
+
+async def test_what_follows_an_answer_that_is_no_http_is_not_taken_for_one() -> None:
+    stream = Stream(has_head=False)
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nx\n\r\n"
+    stream.feed(switching + stream.head + chunk(EVENT) * 30 + b"0\r\n\r\n")
+    assert stream.client.written == []
+    assert stream.wakes == 1
+    with pytest.raises(UpstreamFailed, match="not HTTP"):
+        await stream.connection.head()
 
 
 @pytest.mark.parametrize("length", [None, 5_000])

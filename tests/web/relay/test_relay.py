@@ -239,6 +239,16 @@ async def test_a_request_that_a_pause_takes_back_from_its_engine_and_refuses_is_
         assert (record.outcome, record.status, record.attempts) == (Outcome.REFUSED, 503, 1)
 
 
+async def test_a_refusal_after_an_engine_has_failed_is_noted_as_a_failure() -> None:
+    async with routed(whole(b"{}", "500 Oops"), [b""]) as (site, engines):
+        asking = asyncio.create_task(site.call("POST", CHAT, ASK))
+        await until(lambda: engines[1].requests)
+        site.valet.start_game("Hades")
+        site.valet.leases[-1].revoke(Paused("Hades is running."))
+        assert (await asking).code == "paused"
+        assert (noted(site).outcome, noted(site).error_code) == (Outcome.FAILED, "paused")
+
+
 async def test_an_engine_that_fails_is_noted_as_a_failure() -> None:
     async with routed([None]) as (site, _):
         assert (await site.call("POST", CHAT, ASK)).status == 502

@@ -7,7 +7,7 @@ import gc
 import importlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -126,6 +126,22 @@ async def test_requests_sent_at_once_are_answered_in_turn(monkeypatch: pytest.Mo
         ]
         await place.settled()
         assert [r.outcome for r in place.site.valet.exchanged] == [Outcome.ANSWERED] * 4
+
+
+async def test_garbage_behind_a_second_request_is_no_word_in_the_middle_of_the_firsts_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with _place([EVENTS, _chunk(EVENT), b""], monkeypatch=monkeypatch) as place:
+        place.writer.write(place.request(stream=True))
+        await place.reader.readuntil(EVENT)
+        place.writer.write(place.request() + b"gar bage\r\n\r\n")
+        rest = b""
+        with suppress(ConnectionError):
+            rest = await asyncio.wait_for(place.reader.read(), 20)
+        assert b"HTTP" not in rest
+        await asyncio.wait_for(place.engine.left.wait(), 20)
+        await place.settled()
+        assert place.site.valet.exchanged[-1].outcome is Outcome.CLIENT_LEFT
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -310,13 +310,14 @@ class ValetHttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        if self.cycle is not None and not self.cycle.response_complete:
-            is_answering = self.cycle.response_started
-            self.cycle.disconnected = True  # its answer would come after ours
-            self.cycle.message_event.set()
-            if is_answering:
-                self.transport.abort()  # in the middle of an answer there is no place for another
-                return
+        # The last one's answer, and that of one before it whose turn it is still, would come after ours.
+        unanswered = [c for c in (self._answered, self.cycle) if c is not None and not c.response_complete]
+        for cycle in unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if any(cycle.response_started for cycle in unanswered):
+            self.transport.abort()  # in the middle of an answer there is no place for another
+            return
         refusal = HttpError(status, ErrorType.INVALID_REQUEST, EdgeCode.MALFORMED, message)
         body = answer_for(refusal).body
         self.transport.write(

@@ -23,7 +23,7 @@ from tray_valet.web.relay.token_tail import TokenTail
 
 _NO_WISH = Wish(model="")
 _NOWHERE = ModelRef("", "")
-_OUR_NO = (Paused, QueueFull)  # also to a request that a pause has taken back from its engine
+_OUR_NO = (Paused, QueueFull)
 
 
 class Call:
@@ -42,6 +42,7 @@ class Call:
         "delivery",
         "ends",
         "error_code",
+        "has_failed",
         "lease",
         "operation",
         "outcome",
@@ -63,6 +64,7 @@ class Call:
         self.begun_s = time.monotonic()  # uvloop's own time goes in milliseconds
         self.outcome = Outcome.FAILED
         self.error_code = ""
+        self.has_failed = False  # an engine has, for this request
         self._attempts = 0
         self._queue_s = 0.0
         self._load_s = 0.0
@@ -105,10 +107,10 @@ class Call:
         """It ends with an error."""
         if self.delivery.has_answer:
             outcome = Outcome.CUT
-        elif self._attempts and not isinstance(error, _OUR_NO):
-            outcome = Outcome.FAILED
         else:
-            outcome = Outcome.REFUSED
+            # A pause may have taken it back from an engine that did not fail.
+            is_ours = not self.has_failed and isinstance(error, _OUR_NO)
+            outcome = Outcome.REFUSED if is_ours or not self._attempts else Outcome.FAILED
         self.settle(outcome, error.code.value)
 
     def end(self) -> None:

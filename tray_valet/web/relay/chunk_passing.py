@@ -12,7 +12,7 @@ from tray_valet.web.relay.ends import Silence
 from tray_valet.web.relay.token_tail import MOST_BYTES, TokenTail
 
 _MOST_CHUNK_BYTES = 8 * 1024  # larger ones are worth being looked at
-_NO_LINE = b"\n"  # no chunk begins so
+_NO_LINE = b"\n" * _MOST_CHUNK_BYTES  # longer than any: nothing begins so
 
 
 def _first_lines() -> list[bytes]:
@@ -32,11 +32,10 @@ _FIRST_LINES = _first_lines()
 class ChunkPassing:
     """One stream's, from a moment between two frames on."""
 
-    __slots__ = ("_client", "_delivery", "_end", "_kept", "_silence", "_tail")
+    __slots__ = ("_delivery", "_end", "_kept", "_silence", "_tail")
 
     def __init__(self, delivery: Delivery, tail: TokenTail, silence: Silence, frame_end: bytes) -> None:
         self._delivery = delivery
-        self._client = delivery.client
         self._tail = tail
         self._kept = tail.kept
         self._silence = silence
@@ -48,11 +47,14 @@ class ChunkPassing:
         if whole_bytes >= _MOST_CHUNK_BYTES:
             return False
         line = _FIRST_LINES[whole_bytes]
-        if not (chunk.startswith(line) and chunk.endswith(self._end) and self._client.write_chunk(chunk)):
+        if not (chunk.startswith(line) and chunk.endswith(self._end)):
+            return False
+        delivery = self._delivery
+        if not delivery.client.write_chunk(chunk):
             return False
         self._silence.is_heard = True
         piece = chunk[len(line) : -2]
-        self._delivery.answer_bytes += len(piece)
+        delivery.answer_bytes += len(piece)
         kept = self._kept
         kept += piece
         if len(kept) > MOST_BYTES:

@@ -257,6 +257,7 @@ class Relay:
                     if _may_go_on(call, lease, error):
                         if error is not lease.revoked_by:
                             failed |= {**lease.failed, lease.ref: error}
+                            call.has_failed = True
                     elif _came_too_late(call, lease, error, time.monotonic() - asked_s):
                         wait_s = _CRASH_SEEN_S
                     else:

@@ -248,8 +248,10 @@ class Connection(asyncio.Protocol):
             self._keeps = False
             self.abort()
             return
+        if self._error is not None:
+            return  # it is told to who waits
         if not self._has_head:
-            if len(data) > _LONG_BYTES and (end := _end_of_first_frame(data)):
+            if len(data) > _LONG_BYTES and not self._has_begun and (end := _end_of_first_frame(data)):
                 self.data_received(data[:end])
                 self.data_received(data[end:])
                 return
