@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Protocol, cast
 
 import httptools
 
 from tray_valet.core.errors import UpstreamFailed, ValetError
+from tray_valet.web.relay.engine_heads import MAX_HEAD_BYTES, Headers, end_of_first_frame, read_headers
 
 _UNREAD_BYTES = 64 * 1024  # more than that unread, and the engine has to wait
-_LONG_BYTES = 1024  # of an answer's beginning: its first frame is passed on before the rest is parsed
-_LINE_AND_CHUNK = b"\n\r\n"  # ends a chunk of whole frames, and a head
-_MAX_HEAD_BYTES = 64 * 1024
 _MOST_LINES = 256
 _LENGTH_OF_LENGTH = len(b"content-length")
-Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class StaleConnectionError(Exception):
@@ -251,7 +247,8 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             return  # it is told to who waits
         if not self._has_head:
-            if len(data) > _LONG_BYTES and not self._has_begun and (end := _end_of_first_frame(data)):
+            # Its first frame is passed on before the rest of a burst is parsed.
+            if not self._has_begun and (end := end_of_first_frame(data)):
                 self.data_received(data[:end])
                 self.data_received(data[end:])
                 return
@@ -271,7 +268,7 @@ class Connection(asyncio.Protocol):
                 # parser knows of it.
                 if listener is not None and self._is_between_chunks and data.endswith(b"\r\n"):
                     self._on_chunk = listener.by_chunks()
-        elif self._head_bytes > 2 * _MAX_HEAD_BYTES:  # with preliminary ones
+        elif self._head_bytes > 2 * MAX_HEAD_BYTES:  # with preliminary ones
             self._fail(UpstreamFailed(f"{self._who} does not come to the end of its answer's head."))
             return
         if self._unread_bytes > _UNREAD_BYTES:
@@ -338,7 +335,7 @@ class Connection(asyncio.Protocol):
         self.status = status
         if len(lines) > _MOST_LINES:
             raise ValueError("too many headers")
-        self.headers, is_in_chunks = _read_headers(tuple(lines))
+        self.headers, is_in_chunks = read_headers(tuple(lines))
         self._is_framed = is_in_chunks or self.length is not None
         self._has_head = True
         self._keeps = self._parser.should_keep_alive() and not self._is_head_only
@@ -365,20 +362,3 @@ class Connection(asyncio.Protocol):
             self._is_interim = False
         else:
             self.is_complete = True
-
-
-def _end_of_first_frame(data: bytes) -> int:
-    """Where the first chunk ends that ends with a line, behind the head; 0 = it is not there, or is all."""
-    head = data.find(_LINE_AND_CHUNK)
-    end = data.find(_LINE_AND_CHUNK, head + 1, head + _LONG_BYTES) + len(_LINE_AND_CHUNK)
-    return end if 0 <= head < end < len(data) else 0
-
-
-@lru_cache(maxsize=128)  # an engine's heads are the same but for their length, for a second at least
-def _read_headers(lines: Headers) -> tuple[Headers, bool]:
-    """The headers as `UpstreamResponse` has them, and whether the body comes in chunks. Raises ValueError."""
-    if sum(len(name) + len(value) for name, value in lines) > _MAX_HEAD_BYTES:
-        raise ValueError("head too large")  # the parser makes an error of its own of it
-    headers = tuple((name.lower(), value) for name, value in lines)
-    is_in_chunks = any(name == b"transfer-encoding" for name, _ in headers)
-    return tuple(pair for pair in headers if pair[0] != b"date"), is_in_chunks
